@@ -1,0 +1,1 @@
+"""Benchmarks: they report speed beside the floor of the machine and never assert it."""
