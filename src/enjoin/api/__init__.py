@@ -1,0 +1,1 @@
+"""HTTP and WebSocket in, HTTP and WebSocket out."""

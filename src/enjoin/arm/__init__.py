@@ -1,0 +1,1 @@
+"""What ARM clients see: JSON to model and back, without I/O."""

@@ -1,0 +1,1 @@
+"""What happens: use cases that load, ask the model, and save. No HTTP, no SQL."""

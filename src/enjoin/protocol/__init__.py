@@ -1,0 +1,1 @@
+"""What agent and server say: the only vocabulary the two halves share."""

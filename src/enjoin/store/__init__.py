@@ -1,0 +1,1 @@
+"""Where what is true is kept: the contract, and the databases behind it."""
