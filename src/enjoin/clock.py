@@ -1,4 +1,4 @@
-"""Time, as the program reads it: wall clock for people, a monotonic one for durations. Injected, so that tests set it."""
+"""Time as the program reads it: wall clock for people, monotonic for durations. Injected, so that tests set it."""
 
 import asyncio
 import time

@@ -133,7 +133,7 @@ class Execution:
         return self.started_at is not None
 
 
-def advance(  # noqa: PLR0913 - each is one fact of the event
+def advance(
     execution: Execution,
     event: Event,
     *,

@@ -1,0 +1,79 @@
+"""Machines as inventory: found, listed, deleted."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+from uuid import UUID
+
+from enjoin.control.sessions import Sessions
+from enjoin.errors import NotFound
+from enjoin.model.address import MachineAddress
+from enjoin.model.machine import Machine, MachineKind
+from enjoin.protocol.messages import MachineDeleted
+from enjoin.store.base import Store, Transaction
+
+TYPES: Final[Mapping[MachineKind, str]] = {
+    MachineKind.VIRTUAL_MACHINE: "Microsoft.Compute/virtualMachines",
+    MachineKind.ARC: "Microsoft.HybridCompute/machines",
+}
+
+
+def deleted_machine(machine_id: UUID) -> str:
+    """Return the setting that keeps a deleted machine's identity key, so that its agent can be told."""
+    return f"machine.deleted.{machine_id}"
+
+
+async def find_machine(tx: Transaction, address: MachineAddress) -> Machine:
+    """Return the machine at an address; raise NotFound in ARM's words."""
+    machine = await tx.find_machine(address.subscription_id, address.resource_group, address.kind, address.name)
+    if machine is None:
+        text = (
+            f"The Resource '{TYPES[address.kind]}/{address.name}' under resource group "
+            f"'{address.resource_group}' was not found."
+        )
+        raise NotFound(text)
+    return machine
+
+
+class Machines:
+    """Use cases of the inventory."""
+
+    def __init__(self, store: Store, sessions: Sessions) -> None:
+        """Read through `store`; a deleted machine's session ends."""
+        self._store = store
+        self._sessions = sessions
+
+    async def get(self, address: MachineAddress) -> Machine:
+        """Return one machine; raise NotFound."""
+
+        async def work(tx: Transaction) -> Machine:
+            return await find_machine(tx, address)
+
+        return await self._store.read(work)
+
+    async def list(
+        self, subscription_id: str, *, resource_group: str | None = None, kind: MachineKind | None = None
+    ) -> Sequence[Machine]:
+        """Return those that match, by group and name."""
+
+        async def work(tx: Transaction) -> Sequence[Machine]:
+            return await tx.list_machines(subscription_id, resource_group=resource_group, kind=kind)
+
+        return await self._store.read(work)
+
+    async def delete(self, address: MachineAddress) -> bool:
+        """Remove a machine and all it holds; its agent is told to end what runs. False when it was not there."""
+
+        async def work(tx: Transaction) -> Machine | None:
+            machine = await tx.find_machine(address.subscription_id, address.resource_group, address.kind, address.name)
+            if machine is not None:
+                await tx.put_setting(deleted_machine(machine.id), machine.identity_key.hex())
+                await tx.delete_machine(machine.id)
+            return machine
+
+        machine = await self._store.write(work)
+        if machine is None:
+            return False
+        session = self._sessions.live(machine.id)
+        if session is not None:
+            session.push(MachineDeleted())
+        return True

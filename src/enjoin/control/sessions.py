@@ -1,0 +1,182 @@
+"""The connections of machines that this process holds, and what opening and closing one means."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from enjoin.clock import Clock
+from enjoin.control.settlement import machine_topic, move
+from enjoin.errors import ChannelError
+from enjoin.model.execution import Event, Execution, ExecutionState
+from enjoin.model.machine import LEASE, LOST_AFTER, Facts, Machine
+from enjoin.protocol.messages import Assignment, Hello, Question, ToAgent
+from enjoin.store.base import Store, Transaction
+
+_REINSTALLED: Final = (
+    "The agent was reinstalled or its state directory restored from a copy after this command was handed over; "
+    "what became of it is not known."
+)
+
+
+@dataclass(eq=False, kw_only=True)
+class Session:
+    """One machine's open channel."""
+
+    machine_id: UUID
+    epoch: int  # of the session: a later one ends this one
+    state_epoch: str  # of the agent's state directory
+    journal_sequence: int
+    heard_at_s: float  # on the monotonic clock
+    outbox: deque[ToAgent] = field(default_factory=deque)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def push(self, *messages: ToAgent) -> None:
+        """Queue messages for the machine, in order. They leave the outbox only after they were written."""
+        self.outbox.extend(messages)
+        self.wake.set()
+
+
+class Sessions:
+    """Registry and use cases of channels."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        """Hold no session yet."""
+        self._store = store
+        self._clock = clock
+        self._live: dict[UUID, Session] = {}
+
+    def live(self, machine_id: UUID) -> Session | None:
+        """Return the open session of a machine if this process holds it."""
+        return self._live.get(machine_id)
+
+    @property
+    def count(self) -> int:
+        """How many machines are connected here."""
+        return len(self._live)
+
+    async def open(self, hello: Hello) -> Session:
+        """Make the machine connected; queue what must be asked of it. The signature was verified by the caller."""
+        now = self._clock.now()
+
+        async def work(tx: Transaction) -> tuple[Machine, Sequence[Question]]:
+            machine = await tx.get_machine_for_update(hello.machine_id)
+            if machine is None:
+                text = "the machine was deleted while it connected"
+                raise ChannelError(text)
+            went_back = hello.journal_sequence < machine.journal_sequence and hello.epoch == machine.epoch
+            questions = []
+            held = frozenset(hello.held)
+            for execution in await tx.delivered_and_open(machine.id):
+                if went_back or _was_lost(execution, hello):
+                    if execution.state is not ExecutionState.UNKNOWN:
+                        await move(tx, execution, Event.MACHINE_LOST, at=now, now=now, message=_REINSTALLED)
+                elif execution.id not in held:
+                    questions.append(Question(execution_id=execution.id))
+            updated = replace(
+                machine,
+                epoch=hello.epoch,
+                journal_sequence=hello.journal_sequence,
+                facts=_facts(hello),
+                connected=True,
+                session_epoch=machine.session_epoch + 1,
+                status_changed_at=now,
+                lease_expires_at=None,
+            )
+            await tx.put_machine(updated)
+            return updated, questions
+
+        machine, questions = await self._store.write(work)
+        session = Session(
+            machine_id=machine.id,
+            epoch=machine.session_epoch,
+            state_epoch=hello.epoch,
+            journal_sequence=hello.journal_sequence,
+            heard_at_s=self._clock.monotonic_s(),
+        )
+        earlier = self._live.get(machine.id)
+        if earlier is not None:
+            earlier.ended.set()
+        self._live[machine.id] = session
+        session.push(*questions, *(_ask(message) for message in earlier.outbox) if earlier else ())
+        return session
+
+    async def close(self, session: Session) -> None:
+        """Start the lease of a machine whose channel closed, unless a later session took over."""
+        session.ended.set()
+        if self._live.get(session.machine_id) is session:
+            del self._live[session.machine_id]
+        now = self._clock.now()
+
+        async def work(tx: Transaction) -> None:
+            machine = await tx.get_machine_for_update(session.machine_id)
+            if machine is None or machine.session_epoch != session.epoch:
+                return
+            await tx.put_machine(
+                replace(
+                    machine,
+                    connected=False,
+                    status_changed_at=now,
+                    lease_expires_at=now + LEASE,
+                    journal_sequence=max(machine.journal_sequence, session.journal_sequence),
+                )
+            )
+
+        await self._store.write(work)
+
+    def end(self, machine_id: UUID) -> Session | None:
+        """Tell a machine's session to end, and return it."""
+        session = self._live.get(machine_id)
+        if session is not None:
+            session.ended.set()
+        return session
+
+    def end_silent(self) -> None:
+        """End each session that was not heard of for LOST_AFTER."""
+        earliest_s = self._clock.monotonic_s() - LOST_AFTER.total_seconds()
+        for session in self._live.values():
+            if session.heard_at_s < earliest_s:
+                session.ended.set()
+
+    async def take_over(self, *, lease: timedelta) -> None:
+        """At a start: what an earlier process left as connected has `lease` to come back."""
+        now = self._clock.now()
+
+        async def work(tx: Transaction) -> None:
+            for machine in await tx.connected_machines():
+                await tx.put_machine(
+                    replace(
+                        machine,
+                        connected=False,
+                        status_changed_at=now,
+                        lease_expires_at=now + lease,
+                    )
+                )
+                tx.wake(machine_topic(machine.id))
+
+        await self._store.write(work)
+
+
+def _ask(message: ToAgent) -> ToAgent:
+    """What a message that an earlier channel may have lost becomes: an assignment is only ever asked about."""
+    return Question(execution_id=message.execution_id) if isinstance(message, Assignment) else message
+
+
+def _was_lost(execution: Execution, hello: Hello) -> bool:
+    """Whether the machine's memory of this execution cannot be trusted any more."""
+    return execution.delivered_epoch != hello.epoch or hello.journal_sequence < execution.delivered_sequence
+
+
+def _facts(hello: Hello) -> Facts:
+    return Facts(
+        agent_version=hello.agent_version,
+        os_name=hello.os_name,
+        os_version=hello.os_version,
+        host_name=hello.host_name,
+        architecture=hello.architecture,
+        containment=hello.containment,
+    )
