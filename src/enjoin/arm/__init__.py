@@ -1,1 +1,1 @@
-"""What ARM clients see: JSON to model and back, without I/O."""
+"""What ARM clients see. Pure: JSON to model and back; no I/O."""
