@@ -13,13 +13,17 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar
 from uuid import UUID
 
-from enjoin.model.command import RunCommand
+from enjoin.model.command import CommandSpec, RunCommand
 from enjoin.model.directory import EnrolmentToken, Principal, ResourceGroup, Subscription
 from enjoin.model.execution import Execution
 from enjoin.model.machine import Machine, MachineKind
 from enjoin.model.operation import Operation
 
 T = TypeVar("T")
+
+
+class StatementFailed(Exception):
+    """The database refused a statement for what it says: a defect of Enjoin. Its transaction is rolled back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +158,7 @@ class Transaction(Protocol):
         ...
 
     async def delete_machine(self, machine_id: UUID) -> bool:
-        """Remove it and all that belongs to it; return whether it was there."""
+        """Remove it and all that belongs to it but operations; return whether it was there."""
         ...
 
     async def connected_machines(self) -> Sequence[Machine]:
@@ -194,8 +198,12 @@ class Transaction(Protocol):
         """Replace everything that can change: tags, location, spec, generation, execution, state, modified."""
         ...
 
+    async def get_spec(self, incarnation_id: UUID, generation: int) -> CommandSpec | None:
+        """Return what a generation was asked to run, with those of its sealed values that are still kept; or None."""
+        ...
+
     async def delete_command(self, incarnation_id: UUID) -> None:
-        """Remove it, its sealed values, its executions and their output."""
+        """Remove it, its sealed values, its executions and their output; operations and cancels stay."""
         ...
 
     # executions
@@ -226,11 +234,11 @@ class Transaction(Protocol):
         ...
 
     async def undelivered(self, machine_id: UUID, *, limit: int) -> Sequence[Execution]:
-        """Return at most `limit` Pending executions that were never given to a channel, oldest first; skip locked."""
+        """Return at most `limit` Pending executions that were never given to a channel, by id; skip locked."""
         ...
 
     async def delivered_and_open(self, machine_id: UUID) -> Sequence[Execution]:
-        """Return those given to a channel and not terminal, oldest first."""
+        """Return those given to a channel and not terminal, by id."""
         ...
 
     async def overdue(self, *, now: datetime, limit: int) -> Sequence[UUID]:
@@ -277,6 +285,10 @@ class Transaction(Protocol):
 
     async def overdue_deletions(self, *, now: datetime, limit: int) -> Sequence[Operation]:
         """Return at most `limit` deletions in progress whose deadline_at is not after `now`."""
+        ...
+
+    async def forget_operations(self, *, before: datetime, limit: int) -> int:
+        """Remove at most `limit` that ended before then; return how many."""
         ...
 
     # repeated requests
