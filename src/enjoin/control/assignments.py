@@ -23,24 +23,26 @@ class Assignments:
         self._store = store
         self._clock = clock
 
-    async def take(self, session: Session) -> Sequence[ToAgent]:
-        """Return cancels not yet confirmed, and at most BATCH new assignments, now marked as handed over.
+    async def take(self, session: Session) -> tuple[Sequence[ToAgent], bool]:
+        """Return cancels not yet confirmed and at most BATCH new assignments, and whether there may be more.
 
-        From here on these assignments are never sent again on a guess: a lost one is asked about (`Question`).
+        From here on the assignments are marked as handed over and never sent again on a guess: a lost
+        one is asked about (`Question`).
         """
 
-        async def work(tx: Transaction) -> Sequence[ToAgent]:
+        async def work(tx: Transaction) -> tuple[Sequence[ToAgent], bool]:
             messages: list[ToAgent] = [
                 Cancel(execution_id=order.execution_id, reason=order.reason, forget=order.forget)
                 for order in await tx.list_cancels(session.machine_id)
             ]
-            for execution in await tx.undelivered(session.machine_id, limit=BATCH):
+            waiting = await tx.undelivered(session.machine_id, limit=BATCH)
+            for execution in waiting:
                 command = await tx.get_command(execution.incarnation_id)
                 if command is not None and command.execution_id == execution.id:
                     handed = self.hand_over(execution, session)
                     await tx.put_execution(handed)
                     messages.append(build_assignment(command, handed))
-            return messages
+            return messages, len(waiting) == BATCH
 
         return await self._store.write(work)
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Final
-from uuid import UUID
 
 from enjoin.control.sessions import Sessions
+from enjoin.control.settlement import deleted_machine
 from enjoin.errors import NotFound
 from enjoin.model.address import MachineAddress
 from enjoin.model.machine import Machine, MachineKind
@@ -15,11 +15,6 @@ TYPES: Final[Mapping[MachineKind, str]] = {
     MachineKind.VIRTUAL_MACHINE: "Microsoft.Compute/virtualMachines",
     MachineKind.ARC: "Microsoft.HybridCompute/machines",
 }
-
-
-def deleted_machine(machine_id: UUID) -> str:
-    """Return the setting that keeps a deleted machine's identity key, so that its agent can be told."""
-    return f"machine.deleted.{machine_id}"
 
 
 async def find_machine(tx: Transaction, address: MachineAddress) -> Machine:

@@ -8,12 +8,23 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from enjoin.clock import Clock
-from enjoin.control.settlement import machine_topic, move
+from enjoin.control.settlement import deleted_machine, machine_topic, move
 from enjoin.errors import ChannelError
 from enjoin.model.execution import Event, Execution, ExecutionState
 from enjoin.model.machine import LEASE, LOST_AFTER, Facts, Machine
-from enjoin.protocol.messages import Assignment, Hello, Question, ToAgent
+from enjoin.protocol.messages import (
+    OLDEST_PROTOCOL_VERSION,
+    PROTOCOL_VERSION,
+    Assignment,
+    Hello,
+    Question,
+    ToAgent,
+    signed_content,
+)
 from enjoin.store.base import Store, Transaction
 
 _REINSTALLED: Final = (
@@ -41,6 +52,10 @@ class Session:
         self.wake.set()
 
 
+class MachineGone(Exception):  # noqa: N818 - a fact, not an error
+    """The machine's resource was deleted; its agent is to be told."""
+
+
 class Sessions:
     """Registry and use cases of channels."""
 
@@ -59,8 +74,35 @@ class Sessions:
         """How many machines are connected here."""
         return len(self._live)
 
+    async def verify(self, hello: Hello, *, nonce: bytes, server_name: str) -> None:
+        """Raise ChannelError unless `hello` is signed by the machine's key; MachineGone when it was deleted."""
+        if not OLDEST_PROTOCOL_VERSION <= hello.protocol_version <= PROTOCOL_VERSION:
+            text = (
+                f"the agent speaks protocol {hello.protocol_version}; "
+                f"this server speaks {OLDEST_PROTOCOL_VERSION} to {PROTOCOL_VERSION}"
+            )
+            raise ChannelError(text)
+
+        async def work(tx: Transaction) -> tuple[Machine | None, str | None]:
+            machine = await tx.get_machine(hello.machine_id)
+            deleted = None if machine else await tx.get_setting(deleted_machine(hello.machine_id))
+            return machine, deleted
+
+        machine, deleted = await self._store.read(work)
+        key = machine.identity_key if machine else bytes.fromhex(deleted or "")
+        content = signed_content(
+            nonce=nonce, server_name=server_name, machine_id=hello.machine_id, epoch=hello.epoch
+        )
+        try:
+            Ed25519PublicKey.from_public_bytes(key).verify(hello.signature, content)
+        except (InvalidSignature, ValueError):
+            text = "the machine is not known here, or its Hello is not signed with its key"
+            raise ChannelError(text) from None
+        if machine is None:
+            raise MachineGone
+
     async def open(self, hello: Hello) -> Session:
-        """Make the machine connected; queue what must be asked of it. The signature was verified by the caller."""
+        """Make the machine connected; queue what must be asked of it. `verify` came before."""
         now = self._clock.now()
 
         async def work(tx: Transaction) -> tuple[Machine, Sequence[Question]]:
@@ -102,7 +144,9 @@ class Sessions:
         if earlier is not None:
             earlier.ended.set()
         self._live[machine.id] = session
-        session.push(*questions, *(_ask(message) for message in earlier.outbox) if earlier else ())
+        unsent = earlier.outbox if earlier is not None else ()
+        session.push(*questions)
+        session.push(*(Question(execution_id=m.execution_id) for m in unsent if isinstance(m, Assignment)))
         return session
 
     async def close(self, session: Session) -> None:
@@ -159,11 +203,6 @@ class Sessions:
                 tx.wake(machine_topic(machine.id))
 
         await self._store.write(work)
-
-
-def _ask(message: ToAgent) -> ToAgent:
-    """What a message that an earlier channel may have lost becomes: an assignment is only ever asked about."""
-    return Question(execution_id=message.execution_id) if isinstance(message, Assignment) else message
 
 
 def _was_lost(execution: Execution, hello: Hello) -> bool:

@@ -33,6 +33,11 @@ def output_topic(execution_id: UUID) -> str:
     return f"output:{execution_id}"
 
 
+def deleted_machine(machine_id: UUID) -> str:
+    """Return the setting that keeps a deleted machine's identity key, so that its agent can be told."""
+    return f"machine.deleted.{machine_id}"
+
+
 async def move(
     tx: Transaction,
     execution: Execution,

@@ -1,0 +1,232 @@
+"""Which executions this machine holds: one append-only file, made durable in groups.
+
+A record is a length and a CRC-32 (four bytes each, big-endian), then MessagePack. What a crash cut off at the end is
+cut off again at the next start; nothing was answered for it. The assignment is in the record that accepts it, so the
+journal alone can start what was accepted and never begun.
+"""
+
+import asyncio
+import os
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from enjoin.agent.bundle import boot_id, sync_directory
+from enjoin.crashpoints import crash_point
+from enjoin.protocol.messages import Assignment, StatusReport
+
+COMPACT_ABOVE_BYTES: Final = 4 * 1024 * 1024
+REMEMBER: Final = 100_000  # settled ids kept, newest first: longer than any backup of the control plane
+_HEADER_BYTES: Final = 8
+
+
+class Opened(msgspec.Struct, frozen=True, tag="opened"):
+    """An agent started on this journal."""
+
+    sequence: int  # records written before this one, over all compactions
+    starts: int  # agents started before this one
+    boot_id: str
+
+
+class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
+    """This execution is ours: it may be started, once."""
+
+    assignment: Assignment
+    boot_id: str
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """Its last report. Without an Accepted before it: it must never be started here."""
+
+    report: StatusReport
+
+
+class Settled(msgspec.Struct, frozen=True, tag="settled"):
+    """The server has its outcome and its output."""
+
+    execution_id: UUID
+
+
+Record = Opened | Accepted | Ended | Settled
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(Record)
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """What the journal knows of one execution."""
+
+    assignment: Assignment | None = None  # None once ended and compacted, or never accepted
+    boot_id: str = ""
+    report: StatusReport | None = None
+    settled: bool = False
+
+
+class Journal:
+    """The open journal of a running agent. Used from one event loop."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what is there, cut off a torn end, and note this start durably."""
+        self._path = path
+        self.entries: dict[UUID, Entry] = {}
+        self.sequence = 0
+        self.starts = 0
+        self._waiting: list[tuple[bytes, asyncio.Future[None] | None]] = []
+        self._flushing: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._size = self._load()
+        if self._size > COMPACT_ABOVE_BYTES:
+            self._compact()
+        self._write(self._framed(Opened(self.sequence, self.starts, boot_id())))
+        self.starts += 1
+        sync_directory(path.parent, point="journal.directory")
+
+    async def append(self, record: Record) -> None:
+        """Return when `record` is durable. Raises OSError when it cannot be; then it is not in the journal."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._enqueue(record, future)
+        await future
+        self._apply(record)
+
+    def append_later(self, record: Record) -> None:
+        """Add `record` with the next group; nobody waits for it, and losing it costs only a repetition."""
+        self._enqueue(record, None)
+        self._apply(record)
+
+    async def close(self) -> None:
+        """Write what waits, and let go of the file."""
+        while self._flushing is not None:
+            await self._flushing
+        self._thread.shutdown()
+        os.close(self._descriptor)
+
+    def _enqueue(self, record: Record, future: asyncio.Future[None] | None) -> None:
+        self._waiting.append((self._framed(record), future))
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+
+    async def _flush(self) -> None:
+        """Write group after group; what arrives during one fdatasync shares the next."""
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            data = b"".join(framed for framed, _ in group)
+            try:
+                await loop.run_in_executor(self._thread, self._write, data)
+            except OSError as error:
+                for _, future in group:
+                    if future is not None and not future.done():
+                        future.set_exception(error)
+            else:
+                for _, future in group:
+                    if future is not None and not future.done():
+                        future.set_result(None)
+        self._flushing = None
+
+    def _framed(self, record: Record) -> bytes:
+        self.sequence += 1
+        return _frame(record)
+
+    def _write(self, data: bytes) -> None:
+        """Append and sync. On failure the file is as before: a half-written group must not hide later records."""
+        crash_point("journal.append.before")
+        try:
+            position = self._size
+            view = memoryview(data)
+            while view:
+                written = os.pwrite(self._descriptor, view, position)
+                view, position = view[written:], position + written
+            os.fdatasync(self._descriptor)
+        except OSError:
+            os.ftruncate(self._descriptor, self._size)
+            raise
+        self._size = position
+        crash_point("journal.append.after")
+
+    def _load(self) -> int:
+        """Read all whole records; return where they end, having cut off what follows."""
+        data = self._path.read_bytes()
+        end = 0
+        for record, position in _records(data):
+            end = position
+            self._apply(record)
+            self.sequence += 1
+            if isinstance(record, Opened):
+                self.sequence, self.starts = record.sequence + 1, record.starts + 1
+        if end < len(data):
+            os.ftruncate(self._descriptor, end)
+        return end
+
+    def _apply(self, record: Record) -> None:
+        match record:
+            case Accepted():
+                entry = self.entries.setdefault(record.assignment.execution_id, Entry())
+                entry.assignment, entry.boot_id = record.assignment, record.boot_id
+            case Ended():
+                self.entries.setdefault(record.report.execution_id, Entry()).report = record.report
+            case Settled():
+                self.entries.setdefault(record.execution_id, Entry()).settled = True
+            case Opened():
+                pass
+
+    def _compact(self) -> None:
+        """Write the journal anew without the assignments of what has ended, and without the oldest settled ids."""
+        settled = [key for key, entry in self.entries.items() if entry.settled]
+        for key in settled[: max(len(settled) - REMEMBER, 0)]:
+            del self.entries[key]
+        draft = self._path.with_name(f"{self._path.name}.draft")
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            for key, entry in self.entries.items():
+                if entry.report is not None:
+                    entry.assignment = None
+                for record in _rewritten(key, entry):
+                    file.write(_frame(record))
+            file.write(_frame(Opened(self.sequence, self.starts, boot_id())))
+            self.sequence, self.starts = self.sequence + 1, self.starts + 1
+            file.flush()
+            crash_point("journal.compact.before")
+            os.fsync(file.fileno())
+            crash_point("journal.compact.after")
+            size = file.tell()
+        draft.replace(self._path)
+        os.close(self._descriptor)
+        self._descriptor, self._size = descriptor, size
+
+
+def _rewritten(execution_id: UUID, entry: Entry) -> Iterator[Record]:
+    if entry.assignment is not None:
+        yield Accepted(entry.assignment, entry.boot_id)
+    if entry.report is not None:
+        yield Ended(entry.report)
+    if entry.settled:
+        yield Settled(execution_id)
+
+
+def _frame(record: Record) -> bytes:
+    body = _encoder.encode(record)
+    return len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body
+
+
+def _records(data: bytes) -> Iterator[tuple[Record, int]]:
+    """Yield each whole record and where it ends; stop at the first that is not."""
+    position = 0
+    while position + _HEADER_BYTES <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        checksum = int.from_bytes(data[position + 4 : position + 8], "big")
+        body = data[position + _HEADER_BYTES : position + _HEADER_BYTES + length]
+        if len(body) < length or zlib.crc32(body) != checksum:
+            return
+        try:
+            record = _decoder.decode(body)
+        except msgspec.MsgspecError:
+            return
+        position += _HEADER_BYTES + length
+        yield record, position

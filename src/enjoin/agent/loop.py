@@ -1,0 +1,354 @@
+"""Reconcile: what was assigned against what is on this disk, towards start, stop and report."""
+
+import asyncio
+import sys
+import traceback
+from collections.abc import Coroutine
+from typing import Final
+from uuid import UUID
+
+from enjoin.agent.bundle import Bundle, Exit, boot_id
+from enjoin.agent.inotify import Inotify, Mask
+from enjoin.agent.journal import Accepted, Ended, Entry, Journal, Settled
+from enjoin.agent.outbox import Outbox
+from enjoin.agent.policy import Policy
+from enjoin.agent.run import GRACE_S, Run, describe_exit, describe_lost, prepare, read_tail, size_of
+from enjoin.agent.state import State
+from enjoin.agent.supervisor import AlreadyClaimed, CouldNotStart, Script, Supervisor
+from enjoin.errors import RunCommandError
+from enjoin.model.execution import Event
+from enjoin.protocol.messages import Ack, Assignment, Cancel, CancelDone, NotHeld, Question, StatusReport, ToAgent
+
+_SEQUENCES_PER_START: Final = 1 << 32  # the reports of a later agent follow those of an earlier one
+_OUTPUT_EVENTS: Final = Mask.MODIFY
+
+
+class Loop:
+    """The agent's decisions. Messages come in by `handle`; what there is to say goes to the outbox."""
+
+    def __init__(self, state: State, journal: Journal, supervisor: Supervisor, policy: Policy) -> None:
+        """Work on `state`, whose lock the caller holds."""
+        self._state = state
+        self._journal = journal
+        self._supervisor = supervisor
+        self._policy = policy
+        self.outbox = Outbox()
+        self._runs: dict[UUID, Run] = {}
+        self._inotify = Inotify()
+        self._watches: dict[int, UUID] = {}
+        self._sequence = journal.starts * _SEQUENCES_PER_START
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def running(self) -> int:
+        """How many scripts run now."""
+        return sum(1 for run in self._runs.values() if run.script is not None and not run.ended.is_set())
+
+    @property
+    def journal_sequence(self) -> int:
+        """How many records the journal ever had: one that goes back was restored from a copy."""
+        return self._journal.sequence
+
+    def held(self) -> list[UUID]:
+        """Return the executions that are not settled with the server."""
+        unsettled = {key for key, entry in self._journal.entries.items() if not entry.settled}
+        return sorted(unsettled | self._runs.keys())
+
+    async def recover(self) -> None:
+        """Take up again what an earlier agent on this directory left."""
+        self._spawn(self._follow_output())
+        self._spawn(self._settle())
+        for execution_id, entry in list(self._journal.entries.items()):
+            if not entry.settled:
+                run = Run(execution_id=execution_id, bundle=self._bundle(execution_id), assignment=entry.assignment)
+                self._runs[execution_id] = run
+                self._spawn(self._recover(run, entry))
+
+    async def close(self) -> None:
+        """Stop deciding; scripts go on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._inotify.close()
+
+    def handle(self, message: ToAgent) -> None:
+        """Act on a message of the server; what takes time goes on by itself."""
+        match message:
+            case Assignment():
+                self._assign(message)
+            case Cancel():
+                self._spawn(self._cancel(message))
+            case Question():
+                self._answer(message.execution_id)
+            case Ack():
+                self.outbox.acknowledge(message)
+            case _:
+                pass  # of a later protocol version, or the channel's own
+
+    async def end_everything(self) -> None:
+        """End all scripts: the machine was deleted."""
+        for run in self._runs.values():
+            self._ask_to_end(run, "the machine was deleted")
+        for run in list(self._runs.values()):
+            await run.ended.wait()
+
+    def _assign(self, assignment: Assignment) -> None:
+        execution_id = assignment.execution_id
+        if execution_id in self._runs or execution_id in self._journal.entries:
+            self._answer(execution_id)
+            return
+        run = Run(execution_id=execution_id, bundle=self._bundle(execution_id), assignment=assignment)
+        self._runs[execution_id] = run
+        self._spawn(self._accept(run, assignment))
+
+    def _answer(self, execution_id: UUID) -> None:
+        """Say again what became of an execution."""
+        run, entry = self._runs.get(execution_id), self._journal.entries.get(execution_id)
+        last = (run and run.report) or (entry and entry.report)
+        if last is not None:
+            self.outbox.say(last)
+        elif run is None and entry is None:
+            self.outbox.say(NotHeld(execution_id=execution_id, journal_sequence=self._journal.sequence))
+        elif run is not None and run.script is not None:
+            self._report(run, Event.READOPTED, "Execution in progress")
+
+    async def _accept(self, run: Run, assignment: Assignment) -> None:
+        """Make the assignment ours, and run it."""
+        refusal = self._policy.refusal(assignment)
+        if refusal is not None:
+            await self._end_unstarted(run, Event.REFUSED, refusal)
+            return
+        try:
+            await self._journal.append(Accepted(assignment, boot_id()))
+        except OSError as error:
+            await self._end_unstarted(run, Event.NOT_PREPARED, f"The machine cannot record the command: {error}.")
+            return
+        await self._start(run, assignment)
+
+    async def _start(self, run: Run, assignment: Assignment) -> None:
+        if assignment.supersedes is not None:
+            await self._end_execution(assignment.supersedes, "replaced by a later update")
+        if run.cancel is not None:
+            await self._end_unstarted(run, Event.CANCELED, "Canceled before the script was started.")
+            return
+        try:
+            invocation = prepare(assignment, run.bundle, self._state.sealing_key)
+            run.script = await self._supervisor.launch(
+                run.bundle,
+                invocation,
+                timeout_s=assignment.timeout_s,
+                grace_s=GRACE_S,
+                end_leftovers=False,
+                start_number=assignment.start_number,
+            )
+            await run.script.started()
+        except AlreadyClaimed:
+            await self._readopt(run)
+        except CouldNotStart as error:
+            await self._end_unstarted(run, Event.NOT_PREPARED, str(error))
+        except (RunCommandError, OSError, UnicodeError) as error:
+            await self._end_unstarted(run, Event.NOT_PREPARED, f"The script could not be prepared: {error}")
+        else:
+            await self._see_to_end(run, run.script, Event.STARTED)
+
+    async def _see_to_end(self, run: Run, script: Script, first: Event) -> None:
+        """Report that the script runs, follow its output, and report how it ended."""
+        self._report(run, first, "Execution in progress")
+        watch = self._inotify.add(run.bundle.path, _OUTPUT_EVENTS)
+        self._watches[watch] = run.execution_id
+        self.outbox.follow(run.execution_id, run.bundle.path)
+        if run.cancel is not None:
+            script.cancel(run.cancel)
+        try:
+            ended = await script.ended()
+        finally:
+            self._watches.pop(watch, None)
+            self._inotify.remove(watch)
+        if isinstance(ended, Exit):
+            await self._end_with(run, ended)
+        else:
+            event, message = describe_lost(ended)
+            self._finish(run, event, message, exit_code=-1 if event is Event.INTERRUPTED else None)
+
+    async def _end_with(self, run: Run, record: Exit) -> None:
+        event, message = describe_exit(record, run.assignment)
+        run.leftovers = record.leftovers
+        if event is Event.NOT_PREPARED:
+            await self._end_unstarted(run, event, message)
+            return
+        self._finish(
+            run,
+            event,
+            message,
+            exit_code=record.exit_code,
+            signal=record.signal,
+            ran_s=record.duration_s,
+            sizes=(record.stdout_bytes, record.stderr_bytes),
+        )
+
+    def _finish(  # noqa: PLR0913 - each is one fact of the end
+        self,
+        run: Run,
+        event: Event,
+        message: str,
+        *,
+        exit_code: int | None = None,
+        signal: int | None = None,
+        ran_s: float | None = None,
+        sizes: tuple[int, int] | None = None,
+    ) -> None:
+        """Report the end of a script that was started; its exit record, or its absence, is already durable."""
+        stdout, stderr = sizes or (size_of(run.bundle.stdout), size_of(run.bundle.stderr))
+        for name, size in (("stdout", stdout), ("stderr", stderr)):
+            stream = self.outbox.streams.get((run.execution_id, name))
+            if stream is not None:
+                stream.whole = size
+        self.outbox.touch(run.execution_id)
+        report = StatusReport(
+            execution_id=run.execution_id,
+            sequence=self._next_sequence(),
+            journal_sequence=self._journal.sequence,
+            event=event,
+            message=message,
+            exit_code=exit_code,
+            signal=signal,
+            ran_s=ran_s,
+            stdout_bytes=stdout,
+            stderr_bytes=stderr,
+            stdout_tail=read_tail(run.bundle.stdout, stdout),
+            stderr_tail=read_tail(run.bundle.stderr, stderr),
+        )
+        self._journal.append_later(Ended(report))
+        self._conclude(run, report)
+
+    async def _end_unstarted(self, run: Run, event: Event, message: str) -> None:
+        """Record, durably, that the execution is never to be started here, and say so."""
+        report = StatusReport(
+            execution_id=run.execution_id,
+            sequence=self._next_sequence(),
+            journal_sequence=self._journal.sequence + 1,
+            event=event,
+            message=message,
+        )
+        try:
+            await self._journal.append(Ended(report))
+        except OSError as error:
+            print(f"enjoin: the journal cannot be written: {error}", file=sys.stderr)  # noqa: T201
+        self._conclude(run, report)
+
+    def _conclude(self, run: Run, report: StatusReport) -> None:
+        run.report = report
+        run.ended.set()
+        self.outbox.report(report)
+
+    def _report(self, run: Run, event: Event, message: str) -> None:
+        self.outbox.report(
+            StatusReport(
+                execution_id=run.execution_id,
+                sequence=self._next_sequence(),
+                journal_sequence=self._journal.sequence,
+                event=event,
+                message=message,
+            )
+        )
+
+    def _next_sequence(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    async def _recover(self, run: Run, entry: Entry) -> None:
+        """Decide what a restart found of one execution, and go on from there."""
+        if entry.report is not None:
+            self.outbox.follow(run.execution_id, run.bundle.path)
+            self._keep_sizes(run, entry.report)
+            self._conclude(run, entry.report)
+            return
+        script = await self._supervisor.adopt(run.bundle)
+        if script is not None:
+            run.script = script
+            await self._see_to_end(run, script, Event.READOPTED)
+        elif run.bundle.is_claimed():
+            await self._readopt(run)
+        elif entry.assignment is not None:
+            await self._start(run, entry.assignment)
+
+    def _keep_sizes(self, run: Run, report: StatusReport) -> None:
+        for name, size in (("stdout", report.stdout_bytes), ("stderr", report.stderr_bytes)):
+            self.outbox.streams[run.execution_id, name].whole = size
+
+    async def _readopt(self, run: Run) -> None:
+        raise NotImplementedError
+
+    async def _cancel(self, message: Cancel) -> None:
+        """End an execution and what it left behind; confirm when nothing of it runs."""
+        may_remain = await self._end_execution(message.execution_id, message.reason)
+        self.outbox.say(CancelDone(execution_id=message.execution_id, may_remain=may_remain))
+        if message.forget:
+            await self._forget(message.execution_id)
+
+    async def _end_execution(self, execution_id: UUID, reason: str) -> bool:
+        """Return when the execution has ended and its leftovers too; whether some may remain nevertheless."""
+        run = self._runs.get(execution_id)
+        if run is None and execution_id not in self._journal.entries:
+            run = Run(execution_id=execution_id, bundle=self._bundle(execution_id), cancel=reason)
+            self._runs[execution_id] = run
+            await self._end_unstarted(run, Event.CANCELED, "Canceled before the machine had it.")
+            return False
+        if run is not None:
+            self._ask_to_end(run, reason)
+            await run.ended.wait()
+        return await self._supervisor.end_leftovers(self._bundle(execution_id))
+
+    def _ask_to_end(self, run: Run, reason: str) -> None:
+        if run.cancel is None and not run.ended.is_set():
+            run.cancel = reason
+            if run.script is not None:
+                run.script.cancel(reason)
+
+    async def _forget(self, execution_id: UUID) -> None:
+        """Remove what is kept on disk of a deleted command's execution; its id stays in the journal."""
+        self.outbox.drop(execution_id)
+        self._runs.pop(execution_id, None)
+        self._journal.append_later(Settled(execution_id))
+        await asyncio.to_thread(self._bundle(execution_id).remove)
+
+    async def _follow_output(self) -> None:
+        """Pass on which files grew."""
+        while True:
+            for event in await self._inotify.read():
+                if event.wd in self._watches:
+                    self.outbox.touch(self._watches[event.wd])
+                elif event.mask & Mask.Q_OVERFLOW:
+                    self.outbox.touch_all()
+
+    async def _settle(self) -> None:
+        """Let go of executions of which the server has everything."""
+        while True:
+            await self.outbox.settled.wait()
+            self.outbox.settled.clear()
+            for run in [run for run in self._runs.values() if self._is_settled(run)]:
+                self._journal.append_later(Settled(run.execution_id))
+                self.outbox.drop(run.execution_id)
+                del self._runs[run.execution_id]
+                if not run.leftovers:
+                    await asyncio.to_thread(run.bundle.remove)
+
+    def _is_settled(self, run: Run) -> bool:
+        report = run.report
+        if report is None or (run.execution_id, report.sequence) in self.outbox.reports:
+            return False
+        streams = (self.outbox.streams.get((run.execution_id, name)) for name in ("stdout", "stderr"))
+        return all(stream is None or stream.is_complete for stream in streams)
+
+    def _bundle(self, execution_id: UUID) -> Bundle:
+        return Bundle.of(self._state.directory, str(execution_id))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            traceback.print_exception(task.exception())

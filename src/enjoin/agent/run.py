@@ -1,0 +1,106 @@
+"""One execution on this machine, from its assignment to its last report."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from enjoin.agent.bundle import Bundle, Exit
+from enjoin.agent.interpreter import Account, Invocation, Parameter, invocation, normalise
+from enjoin.agent.supervisor import Lost, Script
+from enjoin.model.command import TAIL_BYTES
+from enjoin.model.execution import Event
+from enjoin.protocol.messages import Assignment, StatusReport
+from enjoin.protocol.sealing import seal_info, unseal
+
+GRACE_S: Final = 5.0  # between SIGTERM and the kill that none survives
+
+_EVENTS: Final = {
+    "signaled": Event.SIGNALED,
+    "timed_out": Event.TIMED_OUT,
+    "canceled": Event.CANCELED,
+    "could_not_start": Event.NOT_PREPARED,
+}
+
+
+@dataclass(eq=False, kw_only=True)
+class Run:
+    """What the loop holds of an execution in memory."""
+
+    execution_id: UUID
+    bundle: Bundle
+    assignment: Assignment | None = None  # None: known from the journal as ended
+    script: Script | None = None
+    cancel: str | None = None  # why its end was asked for
+    report: StatusReport | None = None  # its last, once it ended
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    leftovers: bool = False  # the script ended and left processes behind
+
+
+def prepare(assignment: Assignment, bundle: Bundle, key: X25519PrivateKey) -> Invocation:
+    """Write the bundle, open the sealed values, and return how the script is to be started.
+
+    The opened values are in the returned value only. Raises RunCommandError (a seal that does not open, a missing
+    interpreter, a name that no script could read) or OSError; then nothing was started.
+    """
+    script = normalise(assignment.script)
+    parameters = [Parameter(name, value, protected=False) for name, value in assignment.parameters]
+    for sealed in assignment.protected:
+        info = seal_info(
+            machine_id=assignment.machine_id,
+            key_id=sealed.key_id,
+            incarnation_id=assignment.incarnation_id,
+            field=sealed.field,
+            seal_id=sealed.seal_id,
+        )
+        value = unseal(sealed.ciphertext, private_key=key, info=info).decode()
+        parameters.append(Parameter(sealed.name, value, protected=True))
+    bundle.create(script)
+    return invocation(
+        script, bundle.script, parameters, execution_id=str(assignment.execution_id), account=Account.current()
+    )
+
+
+def describe_exit(record: Exit, assignment: Assignment | None) -> tuple[Event, str]:
+    """Return the event of an exit record and the sentence that people read."""
+    if record.reason == "exited":
+        if record.exit_code == 0:
+            return Event.EXITED_ZERO, "Execution completed"
+        return Event.EXITED_NONZERO, f"Execution failed: the script ended with exit code {record.exit_code}."
+    if record.reason == "signaled":
+        return Event.SIGNALED, f"Execution failed: signal {record.signal} ended the script."
+    if record.reason == "timed_out":
+        limit_s = assignment.timeout_s if assignment is not None else None
+        return Event.TIMED_OUT, f"The script was ended when it reached its timeout of {limit_s} s."
+    if record.reason == "canceled":
+        return Event.CANCELED, f"The script was ended: {record.message or 'canceled'}."
+    return _EVENTS.get(record.reason, Event.OUTCOME_UNKNOWN), record.message or "The script could not be started."
+
+
+def describe_lost(lost: Lost) -> tuple[Event, str]:
+    """Return the event and the sentence for a script whose supervisor is gone without an exit record."""
+    remains = " Processes of it may remain." if lost.may_remain else " No process of it is left."
+    if lost.was_alive:
+        return Event.INTERRUPTED, "The script's supervisor was killed while it ran; it was ended." + remains
+    return Event.OUTCOME_UNKNOWN, "The script's supervisor was killed; how the script ended was not seen." + remains
+
+
+def read_tail(path: Path, size_bytes: int) -> bytes:
+    """Return at most the last TAIL_BYTES of the first `size_bytes` of a file; empty when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(size_bytes - TAIL_BYTES, 0))
+            return file.read(min(size_bytes, TAIL_BYTES))
+    except OSError:
+        return b""
+
+
+def size_of(path: Path) -> int:
+    """Return a file's size; 0 when it is not there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
