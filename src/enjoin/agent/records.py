@@ -1,0 +1,47 @@
+"""What agent and shim write for each other: sealed lines for files, where a torn write must show; the spec of a run.
+
+Standard library only, and little of it: every shim carries this module.
+"""
+
+import errno
+import json
+import os
+import zlib
+
+
+def seal(fields: dict[str, object]) -> bytes:
+    """Return one line that `unseal` gives back as `fields`."""
+    text = json.dumps(fields, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def unseal(data: bytes) -> dict[str, object] | None:
+    """Return what the last whole line of `data` says; None if there is none, whatever `data` is."""
+    for line in reversed(data.split(b"\n")[:-1]):  # what follows the last newline was cut off
+        checksum, _, text = line.partition(b" ")
+        if checksum != b"%08x" % zlib.crc32(text):
+            continue
+        try:
+            fields = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(fields, dict):
+            return fields
+    return None
+
+
+def encode_spec(spec: dict[str, object]) -> bytes:
+    """Return the text of a request to a shim. Bytes become strings, from which `raw` makes the same bytes again."""
+    return json.dumps(spec, default=lambda value: value.decode("utf-8", "surrogateescape")).encode()
+
+
+def raw(text: str) -> bytes:
+    """Return the bytes that `encode_spec` was given."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def append(descriptor: int, fields: dict[str, object]) -> None:
+    """Write one sealed line; what was torn before it stays on a line of its own. Raises OSError if it did not fit."""
+    data = b"\n" + seal(fields)
+    if os.write(descriptor, data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
