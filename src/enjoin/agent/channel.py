@@ -39,7 +39,7 @@ OUTPUT_REST_S: Final = 0.02  # after output was sent, more of it waits this long
 SILENCE_S: Final = 150.0  # the server answers each heartbeat's TCP; a write that hangs this long is a dead line
 
 
-class Deleted(Exception):  # noqa: N818 - a fact, not an error
+class Deleted(Exception):
     """The control plane says that this machine's resource is gone."""
 
 

@@ -12,9 +12,11 @@ from enjoin.agent.inotify import Inotify, Mask
 from enjoin.agent.journal import Accepted, Ended, Entry, Journal, Settled
 from enjoin.agent.outbox import Outbox
 from enjoin.agent.policy import Policy
+from enjoin.agent.recovery import Interrupted, MayStart, OutcomeUnknown, Readopt, Report, recover
 from enjoin.agent.run import GRACE_S, Run, describe_exit, describe_lost, prepare, read_tail, size_of
+from enjoin.agent.script import AlreadyClaimed, CouldNotStart, Script
 from enjoin.agent.state import State
-from enjoin.agent.supervisor import AlreadyClaimed, CouldNotStart, Script, Supervisor
+from enjoin.agent.supervisor import Supervisor
 from enjoin.errors import RunCommandError
 from enjoin.model.execution import Event
 from enjoin.protocol.messages import Ack, Assignment, Cancel, CancelDone, NotHeld, Question, StatusReport, ToAgent
@@ -104,7 +106,7 @@ class Loop:
     def _answer(self, execution_id: UUID) -> None:
         """Say again what became of an execution."""
         run, entry = self._runs.get(execution_id), self._journal.entries.get(execution_id)
-        last = (run and run.report) or (entry and entry.report)
+        last = run.report if run is not None else entry.report if entry is not None else None
         if last is not None:
             self.outbox.say(last)
         elif run is None and entry is None:
@@ -143,7 +145,7 @@ class Loop:
             )
             await run.script.started()
         except AlreadyClaimed:
-            await self._readopt(run)
+            await self._resume(run)
         except CouldNotStart as error:
             await self._end_unstarted(run, Event.NOT_PREPARED, str(error))
         except (RunCommandError, OSError, UnicodeError) as error:
@@ -186,7 +188,7 @@ class Loop:
             sizes=(record.stdout_bytes, record.stderr_bytes),
         )
 
-    def _finish(  # noqa: PLR0913 - each is one fact of the end
+    def _finish(
         self,
         run: Run,
         event: Event,
@@ -263,21 +265,33 @@ class Loop:
             self._keep_sizes(run, entry.report)
             self._conclude(run, entry.report)
             return
-        script = await self._supervisor.adopt(run.bundle)
-        if script is not None:
-            run.script = script
-            await self._see_to_end(run, script, Event.READOPTED)
-        elif run.bundle.is_claimed():
-            await self._readopt(run)
-        elif entry.assignment is not None:
-            await self._start(run, entry.assignment)
+        await self._resume(run)
 
     def _keep_sizes(self, run: Run, report: StatusReport) -> None:
         for name, size in (("stdout", report.stdout_bytes), ("stderr", report.stderr_bytes)):
             self.outbox.streams[run.execution_id, name].whole = size
 
-    async def _readopt(self, run: Run) -> None:
-        raise NotImplementedError
+    async def _resume(self, run: Run) -> None:
+        """Go on from what is on the disk of an execution that this agent did not start itself."""
+        seen, script = await self._supervisor.examine(run.bundle)
+        match recover(seen):
+            case Report(exit=record):
+                self.outbox.follow(run.execution_id, run.bundle.path)
+                await self._end_with(run, record)
+            case Readopt():
+                assert script is not None
+                run.script = script
+                await self._see_to_end(run, script, Event.READOPTED)
+            case MayStart() if run.assignment is not None:
+                await self._start(run, run.assignment)
+            case MayStart():
+                await self._end_unstarted(run, Event.NOT_PREPARED, "The machine lost what it was to run.")
+            case Interrupted(message=message):
+                self.outbox.follow(run.execution_id, run.bundle.path)
+                self._finish(run, Event.INTERRUPTED, message, exit_code=-1)
+            case OutcomeUnknown(message=message):
+                self.outbox.follow(run.execution_id, run.bundle.path)
+                self._finish(run, Event.OUTCOME_UNKNOWN, message)
 
     async def _cancel(self, message: Cancel) -> None:
         """End an execution and what it left behind; confirm when nothing of it runs."""

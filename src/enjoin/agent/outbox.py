@@ -140,8 +140,7 @@ class Outbox:
             if stream is None:
                 continue
             stream.acknowledged = max(stream.acknowledged, offset)
-            if stream.sent < stream.acknowledged:
-                stream.sent = stream.acknowledged
+            stream.sent = max(stream.sent, stream.acknowledged)
             self._dirty[execution_id, name] = None
             self.ready.set()
         self.settled.set()

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from enjoin.agent.bundle import Bundle, Exit
 from enjoin.agent.interpreter import Account, Invocation, Parameter, invocation, normalise
-from enjoin.agent.supervisor import Lost, Script
+from enjoin.agent.recovery import MAY_REMAIN, OUTCOME_UNKNOWN, SUPERVISOR_LOST
+from enjoin.agent.script import Lost, Script
 from enjoin.model.command import TAIL_BYTES
 from enjoin.model.execution import Event
 from enjoin.protocol.messages import Assignment, StatusReport
@@ -82,10 +83,10 @@ def describe_exit(record: Exit, assignment: Assignment | None) -> tuple[Event, s
 
 def describe_lost(lost: Lost) -> tuple[Event, str]:
     """Return the event and the sentence for a script whose supervisor is gone without an exit record."""
-    remains = " Processes of it may remain." if lost.may_remain else " No process of it is left."
+    remark = MAY_REMAIN if lost.may_remain else ""
     if lost.was_alive:
-        return Event.INTERRUPTED, "The script's supervisor was killed while it ran; it was ended." + remains
-    return Event.OUTCOME_UNKNOWN, "The script's supervisor was killed; how the script ended was not seen." + remains
+        return Event.INTERRUPTED, SUPERVISOR_LOST + remark
+    return Event.OUTCOME_UNKNOWN, OUTCOME_UNKNOWN + remark
 
 
 def read_tail(path: Path, size_bytes: int) -> bytes:

@@ -107,9 +107,7 @@ async def _greet(websocket: WebSocket, services: Services) -> Session:
                 raise ChannelError(text)
     await services.sessions.verify(hello, nonce=nonce, server_name=server_name)
     session = await services.sessions.open(hello)
-    welcome = Welcome(
-        session_epoch=session.epoch, heartbeat_s=HEARTBEAT.total_seconds(), server_version=__version__
-    )
+    welcome = Welcome(session_epoch=session.epoch, heartbeat_s=HEARTBEAT.total_seconds(), server_version=__version__)
     session.outbox.appendleft(welcome)
     session.wake.set()
     return session
@@ -140,9 +138,7 @@ class _Connection:
         """Serve until a side ends it; return the close code and reason."""
         ended = asyncio.create_task(self._session.ended.wait())
         stopping = asyncio.create_task(self._services.stopping.wait())
-        work = [
-            asyncio.create_task(part) for part in (self._read(), self._apply(), self._write(), self._fetch())
-        ]
+        work = [asyncio.create_task(part) for part in (self._read(), self._apply(), self._write(), self._fetch())]
         try:
             done, _ = await asyncio.wait([ended, stopping, *work], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -159,7 +155,7 @@ class _Connection:
         while True:
             messages = decode_to_server(await _frame(self._websocket))
             self._session.heard_at_s = self._services.clock.monotonic_s()
-            news = [message for message in messages if not isinstance(message, Heartbeat)]
+            news: list[ToServer] = [message for message in messages if not isinstance(message, Heartbeat)]
             if news:
                 await self._inbox.put(news)
 

@@ -30,7 +30,7 @@ EXIT_UNREACHABLE: Final = 5
 _EXITS: Final = {400: EXIT_USAGE, 401: EXIT_REFUSED, 403: EXIT_REFUSED, 409: EXIT_USAGE}
 
 
-class _Refused(Exception):  # noqa: N818 - ends the command with a code
+class _Refused(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code

@@ -1,6 +1,7 @@
 """The connections of machines that this process holds, and what opening and closing one means."""
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -52,16 +53,17 @@ class Session:
         self.wake.set()
 
 
-class MachineGone(Exception):  # noqa: N818 - a fact, not an error
+class MachineGone(Exception):
     """The machine's resource was deleted; its agent is to be told."""
 
 
 class Sessions:
     """Registry and use cases of channels."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        """Hold no session yet."""
+    def __init__(self, store: Store, clock: Clock, *, min_agent_version: str | None = None) -> None:
+        """Hold no session yet; refuse agents older than `min_agent_version` (F5)."""
         self._store = store
+        self._min_agent_version = min_agent_version
         self._clock = clock
         self._live: dict[UUID, Session] = {}
 
@@ -82,6 +84,9 @@ class Sessions:
                 f"this server speaks {OLDEST_PROTOCOL_VERSION} to {PROTOCOL_VERSION}"
             )
             raise ChannelError(text)
+        if self._min_agent_version and _version(hello.agent_version) < _version(self._min_agent_version):
+            text = f"the agent is version {hello.agent_version}; this server wants {self._min_agent_version} or later"
+            raise ChannelError(text)
 
         async def work(tx: Transaction) -> tuple[Machine | None, str | None]:
             machine = await tx.get_machine(hello.machine_id)
@@ -90,9 +95,7 @@ class Sessions:
 
         machine, deleted = await self._store.read(work)
         key = machine.identity_key if machine else bytes.fromhex(deleted or "")
-        content = signed_content(
-            nonce=nonce, server_name=server_name, machine_id=hello.machine_id, epoch=hello.epoch
-        )
+        content = signed_content(nonce=nonce, server_name=server_name, machine_id=hello.machine_id, epoch=hello.epoch)
         try:
             Ed25519PublicKey.from_public_bytes(key).verify(hello.signature, content)
         except (InvalidSignature, ValueError):
@@ -203,6 +206,11 @@ class Sessions:
                 tx.wake(machine_topic(machine.id))
 
         await self._store.write(work)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version, for comparison; what is none counts as the oldest."""
+    return tuple(int(digits) for digits in re.findall(r"\d{1,9}", text[:64], re.ASCII)[:4])
 
 
 def _was_lost(execution: Execution, hello: Hello) -> bool:

@@ -1,0 +1,40 @@
+"""What a request handler may use: the use cases, and the few facts of the installation."""
+
+import asyncio
+from dataclasses import dataclass
+
+from enjoin.clock import Clock
+from enjoin.control.access import Access
+from enjoin.control.assignments import Assignments
+from enjoin.control.commands import Commands
+from enjoin.control.directory import Directory
+from enjoin.control.enrolment import Enrolment
+from enjoin.control.identity import Identity
+from enjoin.control.machines import Machines
+from enjoin.control.operations import Operations
+from enjoin.control.output import Output
+from enjoin.control.reports import Reports
+from enjoin.control.sessions import Sessions
+from enjoin.store.base import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Made once by the composition root; found as `app.state.services`."""
+
+    public_url: str  # without a trailing slash: every URL that a client is given begins with it
+    tenant_id: str
+    clock: Clock
+    store: Store
+    stopping: asyncio.Event  # set when the server is asked to end: held requests answer at once
+    access: Access
+    identity: Identity
+    directory: Directory
+    commands: Commands
+    machines: Machines
+    operations: Operations
+    output: Output
+    enrolment: Enrolment
+    sessions: Sessions
+    assignments: Assignments
+    reports: Reports
