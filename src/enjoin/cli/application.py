@@ -42,7 +42,7 @@ VERBS: Final = {
     "machines": _verb("machines", "machines", "List the machines."),
     "list": _verb("commands", "list_commands", "List the run commands of a machine."),
     "show": _verb("commands", "show", "Show a run command and what became of it."),
-    "logs": _verb("logs", "logs", "Print the whole output of a run command."),
+    "logs": _verb("output", "logs", "Print the whole output of a run command."),
     "cancel": _verb("commands", "cancel", "End a running script; its run command stays."),
     "delete": _verb("commands", "delete", "Delete a run command, ending its script."),
     "principal": _verb("principals", "principal", "Manage service principals."),
