@@ -24,6 +24,7 @@ class Services:
 
     public_url: str  # without a trailing slash: every URL that a client is given begins with it
     tenant_id: str
+    subscription_id: str  # of the default resource group
     clock: Clock
     store: Store
     stopping: asyncio.Event  # set when the server is asked to end: held requests answer at once

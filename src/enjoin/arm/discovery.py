@@ -9,7 +9,7 @@ ADFS: Final = "adfs"  # MSAL asks Microsoft about any authority but one whose te
 AZURE_AUDIENCE: Final = "https://management.azure.com/"
 
 
-def render_metadata(public_url: str, tenant_id: str, api_version: str) -> Body | list[Body]:
+def render_metadata(public_url: str, api_version: str) -> Body | list[Body]:
     """Return the cloud's metadata, in the shape that this api-version's clients read."""
     login = f"{public_url}/{ADFS}"
     audiences = [public_url, AZURE_AUDIENCE]
@@ -32,7 +32,7 @@ def render_metadata(public_url: str, tenant_id: str, api_version: str) -> Body |
         "authentication": {
             "loginEndpoint": login,
             "audiences": audiences,
-            "tenant": tenant_id,
+            "tenant": "common",
             "identityProvider": "AAD",
         },
         "batch": f"{public_url}/",

@@ -9,6 +9,7 @@ from enjoin.errors import RunCommandError
 from enjoin.model.operation import Operation, OperationState
 
 _DATED: Final = re.compile(r"\d{4}-\d{2}-\d{2}(?!\d)")
+ENJOIN: Final = "enjoin"  # the one property of ours inside ARM's own
 Body = dict[str, object]
 
 

@@ -9,7 +9,6 @@ from enjoin.model.address import CommandAddress
 from enjoin.model.command import TAIL_BYTES, CommandView
 from enjoin.model.execution import Execution
 
-ENJOIN: Final = "enjoin"  # the one property of ours inside ARM's own
 NEVER_RAN: Final = -1
 _CONTINUATION: Final = range(0x80, 0xC0)
 _LONGEST_CHARACTER_BYTES: Final = 4

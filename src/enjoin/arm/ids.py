@@ -16,7 +16,7 @@ COMMAND_TYPES: Final[Mapping[MachineKind, str]] = {  # the spelling of `type`: A
     MachineKind.VIRTUAL_MACHINE: "Microsoft.Compute/virtualMachines/runCommands",
     MachineKind.ARC: "Microsoft.HybridCompute/machines/runcommands",
 }
-_KIND_OF_TYPE: Final = {text.lower(): kind for kind, text in MACHINE_TYPES.items()}
+KIND_OF_TYPE: Final[Mapping[str, MachineKind]] = {text.lower(): kind for kind, text in MACHINE_TYPES.items()}
 _RUN_COMMANDS: Final = "runCommands"
 
 
@@ -77,7 +77,7 @@ class ResourceId:
 
     def as_machine(self) -> MachineAddress | None:
         """Return the address when this is a machine's id, else None."""
-        kind = _KIND_OF_TYPE.get(self.type.lower())
+        kind = KIND_OF_TYPE.get(self.type.lower())
         if kind is None:
             return None
         return MachineAddress(

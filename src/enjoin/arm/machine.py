@@ -1,6 +1,6 @@
 """The bodies of machines: what `az vm list`, `show -d` and `get-instance-view` read, and the Arc resource."""
 
-from enjoin.arm.envelope import Body, time_text
+from enjoin.arm.envelope import ENJOIN, Body, time_text
 from enjoin.arm.ids import MACHINE_TYPES, machine_id_path
 from enjoin.model.address import MachineAddress
 from enjoin.model.machine import Machine, MachineKind
@@ -33,6 +33,22 @@ def _resource(machine: Machine) -> Body:
     }
 
 
+def _ours(machine: Machine) -> Body:
+    """Return what is asked of machines of both kinds, in one place for both."""
+    facts = machine.facts
+    return {
+        "status": _status(machine),
+        "agentVersion": facts.agent_version,
+        "containment": facts.containment,
+        "architecture": facts.architecture,
+        "lastStatusChange": time_text(machine.status_changed_at),
+    }
+
+
+def _status(machine: Machine) -> str:
+    return "Connected" if machine.connected else "Disconnected"
+
+
 def _vm(machine: Machine, *, expand_instance_view: bool) -> Body:
     facts = machine.facts
     properties: Body = {
@@ -43,6 +59,7 @@ def _vm(machine: Machine, *, expand_instance_view: bool) -> Body:
         "storageProfile": {"osDisk": {"osType": facts.os_type, "createOption": "Attach"}, "dataDisks": []},
         "osProfile": {"computerName": facts.host_name or machine.name},
         "networkProfile": {"networkInterfaces": []},  # empty: az asks no network service then
+        ENJOIN: _ours(machine),
     }
     if expand_instance_view:
         properties["instanceView"] = render_vm_instance_view(machine)
@@ -90,7 +107,7 @@ def _arc(machine: Machine, tenant_id: str) -> Body:
         "kind": "",
         "properties": {
             "provisioningState": "Succeeded",
-            "status": "Connected" if machine.connected else "Disconnected",
+            "status": _status(machine),
             "lastStatusChange": time_text(machine.status_changed_at),
             "agentVersion": facts.agent_version,
             "vmId": str(machine.id),
@@ -102,7 +119,8 @@ def _arc(machine: Machine, tenant_id: str) -> Body:
             "osSku": facts.os_name,
             "osVersion": facts.os_version,
             "cloudMetadata": {"provider": "N/A"},
-            "detectedProperties": {"architecture": facts.architecture, "containment": facts.containment},
+            "detectedProperties": {"architecture": facts.architecture},
             "extensions": [],
+            ENJOIN: _ours(machine),
         },
     }

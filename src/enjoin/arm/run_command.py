@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
-from enjoin.arm.envelope import Body, is_at_least, time_text
-from enjoin.arm.execution import ENJOIN, exit_code, render_times, stream_view
+from enjoin.arm.envelope import ENJOIN, Body, is_at_least, time_text
+from enjoin.arm.execution import exit_code, render_times, stream_view
 from enjoin.arm.ids import COMMAND_TYPES, command_id_path
 from enjoin.arm.properties import Number, Properties, is_given, kind_of
 from enjoin.arm.tags import read_tags

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from enjoin.arm.group import GroupRequest
+from enjoin.arm.ids import group_id_path
 from enjoin.clock import Clock
 from enjoin.errors import Conflict, GroupNotFound, InvalidField, LocationRequired, SubscriptionNotFound
 from enjoin.model.address import Caller
@@ -127,15 +128,31 @@ class Directory:
                 )
                 raise Conflict(text)
             await tx.delete_group(group.subscription_id, group.name)
-            operation = _done("Microsoft.Resources", group, caller, now)
+            operation = _done(
+                caller,
+                subscription_id=group.subscription_id,
+                location=group.location,
+                resource_path=group_id_path(group.subscription_id, group.name),
+                provider="Microsoft.Resources",
+                now=now,
+            )
             await tx.add_operation(operation)
             return operation
 
         return await self._store.write(work)
 
-    async def record_deletion(self, caller: Caller, group: ResourceGroup, *, provider: str) -> Operation:
+    async def record_deletion(
+        self, caller: Caller, *, subscription_id: str, location: str, resource_path: str, provider: str
+    ) -> Operation:
         """Return an operation, already over, for a deletion that was done at once."""
-        operation = _done(provider, group, caller, self._clock.now())
+        operation = _done(
+            caller,
+            subscription_id=subscription_id,
+            location=location,
+            resource_path=resource_path,
+            provider=provider,
+            now=self._clock.now(),
+        )
 
         async def work(tx: Transaction) -> None:
             await tx.add_operation(operation)
@@ -191,13 +208,15 @@ async def _find_group(tx: Transaction, subscription_id: str, name: str) -> Resou
     return group
 
 
-def _done(provider: str, group: ResourceGroup, caller: Caller, now: datetime) -> Operation:
+def _done(
+    caller: Caller, *, subscription_id: str, location: str, resource_path: str, provider: str, now: datetime
+) -> Operation:
     return Operation(
         id=new_uuid7(),
-        subscription_id=group.subscription_id,
+        subscription_id=subscription_id,
         provider=provider,
-        location=group.location,
-        resource_path=f"/subscriptions/{group.subscription_id}/resourceGroups/{group.name}",
+        location=location,
+        resource_path=resource_path,
         awaits=Awaits.NOTHING,
         principal_id=caller.principal_id,
         state=OperationState.SUCCEEDED,

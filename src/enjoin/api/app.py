@@ -1,0 +1,106 @@
+"""The application: every route on one line, with the permission that it needs."""
+
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, WebSocketRoute
+
+from enjoin.api import (
+    administration,
+    agents,
+    groups,
+    machines,
+    operations,
+    run_commands,
+    sign_in,
+    subscriptions,
+)
+from enjoin.api.middleware import Front
+from enjoin.api.routing import SIGNED_IN, Entry, guarded, nothing_there, public, resources
+from enjoin.api.services import Services
+from enjoin.api.spelling import Spellings
+
+S: Final = "/subscriptions/{subscription}"
+G: Final = S + "/resourceGroups/{group}"
+TYPE: Final = "{machine_type:microsoft.compute/virtualmachines|microsoft.hybridcompute/machines}"
+MACHINES: Final = G + "/providers/" + TYPE
+MACHINE: Final = MACHINES + "/{machine}"
+COMMANDS: Final = MACHINE + "/runCommands"
+COMMAND: Final = COMMANDS + "/{command}"
+EXECUTIONS: Final = COMMAND + "/executions"
+EXECUTION: Final = EXECUTIONS + "/{generation}"
+LOCATION: Final = S + "/providers/{namespace}/locations/{location}"
+OPERATION: Final = LOCATION + "/operations/{operation}"
+RESULT: Final = LOCATION + "/operationresults/{operation}"
+PROVIDER: Final = S + "/providers/{namespace}"
+PRINCIPALS: Final = "/enjoin/v1/principals"
+TOKENS: Final = "/enjoin/v1/enrolmentTokens"
+# Tokens are asked for below any prefix: clients build these paths themselves.
+ANY: Final = "/{authority:.+}"
+
+RUN: Final = "{machine_type}/runCommands"
+POLL: Final = "{namespace}/locations/operations/read"
+GROUPS: Final = "Microsoft.Resources/subscriptions/resourceGroups"
+
+TABLE: Final[tuple[Entry, ...]] = (  # what is asked most comes first
+    guarded("PUT", COMMAND, run_commands.put_run_command, f"{RUN}/write"),
+    guarded("GET", COMMAND, run_commands.get_run_command, f"{RUN}/read"),
+    guarded("DELETE", COMMAND, run_commands.delete_run_command, f"{RUN}/delete"),
+    guarded(
+        "GET", f"{LOCATION}/operations/{{operation}}", operations.get_operation, "{namespace}/locations/operations/read"
+    ),
+    guarded(
+        "GET",
+        f"{LOCATION}/operationResults/{{operation}}",
+        operations.get_operation_result,
+        "{namespace}/locations/operations/read",
+    ),
+    guarded("GET", COMMANDS, run_commands.list_run_commands, f"{RUN}/read"),
+    guarded("POST", f"{COMMAND}/cancel", run_commands.cancel_run_command, f"{RUN}/write"),
+    guarded("GET", EXECUTIONS, run_commands.list_executions, f"{RUN}/read"),
+    guarded("GET", EXECUTION, run_commands.get_execution, f"{RUN}/read"),
+    guarded("GET", f"{EXECUTION}/output", run_commands.get_output, f"{RUN}/read"),
+    guarded("GET", MACHINE, machines.get_machine, "{machine_type}/read"),
+    guarded("DELETE", MACHINE, machines.delete_machine, "{machine_type}/delete"),
+    guarded("GET", f"{MACHINE}/instanceView", machines.get_vm_instance_view, "{machine_type}/instanceView/read"),
+    guarded("GET", MACHINES, machines.list_machines, "{machine_type}/read"),
+    guarded("GET", f"{S}/providers/{TYPE}", machines.list_machines, "{machine_type}/read"),
+    guarded("GET", f"{S}/resourceGroups", groups.list_groups, f"{GROUPS}/read"),
+    guarded("GET", G, groups.get_group, f"{GROUPS}/read"),
+    guarded("HEAD", G, groups.head_group, f"{GROUPS}/read"),
+    guarded("PUT", G, groups.put_group, f"{GROUPS}/write"),
+    guarded("DELETE", G, groups.delete_group, f"{GROUPS}/delete"),
+    guarded("GET", "/subscriptions", subscriptions.list_subscriptions, SIGNED_IN),
+    guarded("GET", S, subscriptions.get_subscription, "Microsoft.Resources/subscriptions/read"),
+    guarded("GET", "/tenants", subscriptions.list_tenants, SIGNED_IN),
+    guarded("GET", f"{S}/locations", subscriptions.list_locations, "Microsoft.Resources/subscriptions/locations/read"),
+    guarded("GET", f"{S}/providers", subscriptions.list_providers, "Microsoft.Resources/subscriptions/providers/read"),
+    guarded("GET", PROVIDER, subscriptions.get_provider, "Microsoft.Resources/subscriptions/providers/read"),
+    guarded("POST", f"{PROVIDER}/register", subscriptions.get_provider, "{namespace}/register/action"),
+    guarded("GET", PRINCIPALS, administration.list_principals, "Enjoin/principals/read"),
+    guarded("POST", PRINCIPALS, administration.create_principal, "Enjoin/principals/write"),
+    guarded("DELETE", f"{PRINCIPALS}/{{principal}}", administration.delete_principal, "Enjoin/principals/delete"),
+    guarded(
+        "POST", "/enjoin/v1/enrolmentTokens", administration.create_enrolment_token, "Enjoin/enrolmentTokens/write"
+    ),
+    public("POST", "/enjoin/v1/enrol", agents.enrol),
+    public("GET", "/metadata/endpoints", sign_in.get_metadata),
+    public("GET", f"{ANY}/.well-known/openid-configuration", sign_in.get_openid_configuration),
+    public("GET", f"{ANY}/discovery/keys", sign_in.get_public_keys),
+    public("GET", f"{ANY}/discovery/v2.0/keys", sign_in.get_public_keys),
+    public("POST", f"{ANY}/oauth2/token", sign_in.post_token),
+    public("POST", f"{ANY}/oauth2/v2.0/token", sign_in.post_token),
+)
+CHANNEL: Final = "/enjoin/v1/channel"  # of agents
+
+
+def create_app(services: Services) -> Starlette:
+    """Return the ASGI application of a control plane."""
+    routes: list[BaseRoute] = [*resources(TABLE), WebSocketRoute(CHANNEL, agents.channel)]
+    app = Starlette(routes=routes, middleware=[Middleware(Front, services=services)])
+    app.router.redirect_slashes = False
+    app.router.default = nothing_there
+    app.state.services = services
+    app.state.spellings = Spellings(services.machines)
+    return app

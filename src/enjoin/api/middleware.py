@@ -1,0 +1,153 @@
+"""Around every request: its names, its size, the shape of its path, and what becomes of an exception."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from enjoin.api.call import RequestIds
+from enjoin.api.envelope import error_response
+from enjoin.api.services import Services
+from enjoin.errors import InvalidRequest, RequestTooLarge, RunCommandError
+
+log = structlog.get_logger(__name__)
+MAX_BODY_BYTES: Final = 4 * 1024 * 1024
+MAX_DISCARDED_BYTES: Final = 64 * 1024 * 1024  # read and dropped, so that the sender gets to see the refusal
+MAX_URL_BYTES: Final = 16 * 1024
+MAX_HEADERS_BYTES: Final = 64 * 1024
+MAX_ID_CHARACTERS: Final = 128
+_SLASHES: Final = re.compile("/{2,}")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+class Unexpected(RunCommandError):
+    """A mistake in this program. What it was is in the log, under the request's id."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Exchange:
+    """One request and its answer, as the two pass by."""
+
+    receive: Receive
+    send: Send
+    ids: RequestIds
+    received_bytes: int = 0
+    started: bool = False
+
+    async def limited(self) -> Message:
+        """Receive; raise RequestTooLarge once the body is over the limit. No more than the limit is ever kept."""
+        message = await self.receive()
+        self.received_bytes += len(message.get("body", b""))
+        if self.received_bytes <= MAX_BODY_BYTES:
+            return message
+        while (
+            message["type"] == "http.request"
+            and message.get("more_body", False)
+            and self.received_bytes <= MAX_DISCARDED_BYTES
+        ):
+            message = await self.receive()
+            self.received_bytes += len(message.get("body", b""))
+        text = f"The request body is over the limit of {MAX_BODY_BYTES} bytes."
+        raise RequestTooLarge(text)
+
+    async def named(self, message: Message) -> None:
+        """Send, with the request's names in the headers."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            message = {**message, "headers": [*message.get("headers", ()), *self._names()]}
+        await self.send(message)
+
+    def _names(self) -> list[tuple[bytes, bytes]]:
+        ids = self.ids
+        names = [
+            (b"x-ms-request-id", ids.request_id.encode()),
+            (b"x-ms-correlation-request-id", ids.correlation_id.encode()),
+        ]
+        if ids.return_client_request_id and ids.client_request_id is not None:
+            names.append((b"x-ms-client-request-id", ids.client_request_id.encode()))
+        return names
+
+
+class Front:
+    """The outermost layer of the application."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        """Wrap `app`."""
+        self._app = app
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; connections of agents pass through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(receive=receive, send=send, ids=_ids(scope))
+        scope = {**scope, "path": normal_path(scope["path"]), "enjoin.ids": exchange.ids}
+        try:
+            _check_size(scope)
+            await self._app(scope, exchange.limited, exchange.named)
+        except ClientDisconnect:
+            return
+        except RunCommandError as error:
+            if exchange.started:
+                raise
+            await error_response(error, self._services)(scope, receive, exchange.named)
+        except Exception:
+            log.exception(
+                "request_failed", request_id=exchange.ids.request_id, method=scope["method"], path=scope["path"]
+            )
+            if exchange.started:
+                raise
+            text = f"An unexpected error occurred. The server's log tells more under {exchange.ids.request_id}."
+            await error_response(Unexpected(text), self._services)(scope, receive, exchange.named)
+
+
+def normal_path(path: str) -> str:
+    """Return a path without empty segments: `//` and a trailing `/` mean nothing."""
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
+    return path.rstrip("/") or "/"
+
+
+def _ids(scope: Scope) -> RequestIds:
+    correlation, client, returns = "", "", ""
+    for name, value in scope["headers"]:
+        if name.startswith(b"x-ms-"):
+            match name:
+                case b"x-ms-correlation-request-id":
+                    correlation = _id(value)
+                case b"x-ms-client-request-id":
+                    client = _id(value)
+                case b"x-ms-return-client-request-id":
+                    returns = _id(value).lower()
+    request_id = str(uuid4())
+    return RequestIds(
+        request_id=request_id,
+        correlation_id=correlation or request_id,
+        client_request_id=client or None,
+        return_client_request_id=returns == "true",
+    )
+
+
+def _id(value: bytes) -> str:
+    """Return an id that a client chose; "" for one that is too long or not plain text."""
+    text = value.decode("latin-1").strip()
+    return text if len(text) <= MAX_ID_CHARACTERS and text.isascii() and text.isprintable() else ""
+
+
+def _check_size(scope: Scope) -> None:
+    url_bytes = len(scope.get("raw_path") or scope["path"].encode(errors="replace")) + len(scope["query_string"])
+    if url_bytes > MAX_URL_BYTES:
+        text = f"The URL has {url_bytes} bytes; at most {MAX_URL_BYTES} are allowed."
+        raise InvalidRequest(text)
+    headers_bytes = sum(len(name) + len(value) for name, value in scope["headers"])
+    if headers_bytes > MAX_HEADERS_BYTES:
+        text = f"The headers have {headers_bytes} bytes; at most {MAX_HEADERS_BYTES} are allowed."
+        raise InvalidRequest(text)
+    if _CONTROL.search(scope["path"]):
+        text = "The path contains a control character, which no name may have."
+        raise InvalidRequest(text)
