@@ -221,6 +221,7 @@ def _services(
     services = Services(
         public_url=endpoint,
         tenant_id=installation.tenant_id,
+        subscription_id=installation.subscription_id,
         clock=clock,
         store=store,
         stopping=stopping,
