@@ -21,6 +21,7 @@ UNPROTECTED: Final = 0
 PROTECTED: Final = -1000  # never chosen by the OOM killer, not even with the whole cgroup (memory.oom.group)
 
 _TICK_S: Final = 0.02  # between two looks at a tree that is going down
+_STOP_ROUNDS: Final = 20  # to catch up with what forks while it is being stopped
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -180,25 +181,49 @@ def start_ticks(name: str = "self") -> int | None:
     return int(fields[19]) if fields and fields[0] not in (b"Z", b"X") else None
 
 
-def signal_each(members: Callable[[], Collection[int]], *signals: signal.Signals) -> int:
-    """Send `signals` to every process that `members` names before and after it was pinned; return how many.
+def terminate_each(members: Callable[[], Collection[int]]) -> None:
+    """Send SIGTERM once to every member there is, and to none that is born later: a handler may start its clean-up.
 
-    A pid that was given to a stranger in between is not signalled: who is pinned and still a member is meant.
+    They are stopped first, until nothing new appears: else one that is forking while its turn comes would leave a child
+    that never heard the signal, and everybody would wait the whole grace for it.
     """
-    pinned: list[tuple[int, int]] = []
-    for pid in members():
-        with suppress(OSError):
-            pinned.append((pid, os.pidfd_open(pid)))
-    still = members() if pinned else ()
-    count = 0
-    for pid, descriptor in pinned:
-        if pid in still:
-            with suppress(OSError):
-                for number in signals:
-                    signal.pidfd_send_signal(descriptor, number)
-                count += 1
+    pinned: dict[int, int] = {}
+    for _ in range(_STOP_ROUNDS):
+        newer = _pin(set(members()) - pinned.keys(), members)
+        pinned |= newer
+        for descriptor in newer.values():
+            _send(descriptor, signal.SIGSTOP)
+        if not newer:
+            break
+    for number in (signal.SIGTERM, signal.SIGCONT):
+        for descriptor in pinned.values():
+            _send(descriptor, number)
+    for descriptor in pinned.values():
         os.close(descriptor)
-    return count
+
+
+def kill_each(members: Callable[[], Collection[int]]) -> None:
+    """Send SIGKILL to every member there is; what they fork meanwhile is for the caller's next call."""
+    for descriptor in _pin(members(), members).values():
+        _send(descriptor, signal.SIGKILL)
+        os.close(descriptor)
+
+
+def _pin(pids: Collection[int], members: Callable[[], Collection[int]]) -> dict[int, int]:
+    """Return pidfds of those `pids` that are members before and after: one that a stranger got in between is not."""
+    pinned: dict[int, int] = {}
+    for pid in pids:
+        with suppress(OSError):
+            pinned[pid] = os.pidfd_open(pid)
+    still = members() if pinned else ()
+    for pid in [pid for pid in pinned if pid not in still]:
+        os.close(pinned.pop(pid))
+    return pinned
+
+
+def _send(descriptor: int, number: signal.Signals) -> None:
+    with suppress(OSError):  # it has just ended
+        signal.pidfd_send_signal(descriptor, number)
 
 
 class ProcessTree:
@@ -250,7 +275,7 @@ class ProcessTree:
 
     def end(self, *, grace_s: float) -> bool:
         """SIGTERM to each, `grace_s` to obey, then the kill that none survives. Return whether none is left."""
-        signal_each(self._members, signal.SIGTERM, signal.SIGCONT)  # a stopped process must wake up to obey
+        terminate_each(self._members)
         if self.wait_empty(timeout_s=grace_s):
             return True
         if self.cgroup is not None:
@@ -261,7 +286,7 @@ class ProcessTree:
         end_s = time.clock_gettime(time.CLOCK_BOOTTIME) + KILL_WAIT_S
         while not self.wait_empty(timeout_s=_TICK_S):
             # What a kill cannot reach at once: forked meanwhile, moved out of the cgroup, or there never was one.
-            signal_each(self._members, signal.SIGKILL)
+            kill_each(self._members)
             if time.clock_gettime(time.CLOCK_BOOTTIME) >= end_s:
                 return False
         return True
@@ -272,7 +297,7 @@ def kill_cgroup(path: str) -> None:
     try:
         write_file(f"{path}/cgroup.kill", b"1")
     except OSError:
-        signal_each(lambda: cgroup_processes(path), signal.SIGKILL)
+        kill_each(lambda: cgroup_processes(path))
 
 
 def end_cgroup(path: str, *, grace_s: float) -> tuple[bool, bool]:
@@ -305,13 +330,13 @@ def _is_marked(name: str, mark: bytes) -> bool:
 def _end(members: Callable[[], set[int]], kill: Callable[[], None], *, grace_s: float) -> tuple[bool, bool]:
     if not members():
         return False, False
-    signal_each(members, signal.SIGTERM, signal.SIGCONT)
+    terminate_each(members)
     end_s = time.monotonic() + grace_s
     while members() and time.monotonic() < end_s:
         select.select([], [], [], _TICK_S)
     end_s = time.monotonic() + KILL_WAIT_S
     while members() and time.monotonic() < end_s:
         kill()
-        signal_each(members, signal.SIGKILL)
+        kill_each(members)
         select.select([], [], [], _TICK_S)
     return True, bool(members())

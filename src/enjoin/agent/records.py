@@ -3,9 +3,11 @@
 Standard library only, and little of it: every shim carries this module.
 """
 
+import array
 import errno
 import json
 import os
+import socket
 import zlib
 
 
@@ -45,3 +47,17 @@ def append(descriptor: int, fields: dict[str, object]) -> None:
     data = b"\n" + seal(fields)
     if os.write(descriptor, data) != len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def receive(end: socket.socket, size_bytes: int, count: int) -> tuple[bytes, list[int]]:
+    """Return one datagram and at most `count` descriptors with it, which no child inherits.
+
+    `socket.recv_fds` will not do: it drops its flags, and each script would be born with the descriptors of its shim.
+    """
+    descriptors = array.array("i")
+    room = socket.CMSG_LEN(count * descriptors.itemsize)
+    data, ancillary, _, _ = end.recvmsg(size_bytes, room, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    return data, list(descriptors)

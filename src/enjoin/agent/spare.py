@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from typing import Final
 
 from enjoin.agent.containment import become_subreaper, enter_cgroup, set_process_name, start_ticks
+from enjoin.agent.records import receive
 from enjoin.agent.shim import WOKEN_BY, Owner, Run
 
 FREE, BORN, IDLE, BUSY = range(4)  # what a slot of the fork server's table says about its process
@@ -59,7 +60,7 @@ class Spare:
         while True:
             self._slots[self._slot] = IDLE
             try:
-                return socket.recv_fds(self._pool, 1, 2, socket.MSG_CMSG_CLOEXEC)[1]
+                return receive(self._pool, 1, 2)[1]
             except BlockingIOError:  # nothing came for as long as the receive timeout that the fork server set
                 if self._idle() > SPARES:
                     return []

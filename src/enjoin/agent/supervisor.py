@@ -24,7 +24,7 @@ from enjoin.agent.containment import (
 from enjoin.agent.inotify import Inotify, Mask
 from enjoin.agent.interpreter import Invocation
 from enjoin.agent.pool import Pool
-from enjoin.agent.records import encode_spec
+from enjoin.agent.records import encode_spec, receive
 from enjoin.agent.recovery import INTERRUPTED_BEFORE_START, Observation
 from enjoin.agent.script import AlreadyClaimed, CouldNotStart, Lost, Script
 
@@ -128,7 +128,7 @@ class Supervisor:
 
     def _hear(self, script: Script, control: socket.socket) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            data, descriptors = receive(control, _MESSAGE_BYTES, 1)
         except BlockingIOError:
             return
         except OSError:
