@@ -30,6 +30,11 @@ class Connection:
     client_id: str
     client_secret: str = field(repr=False)
 
+    @property
+    def az_directory(self) -> Path:
+        """The configuration directory of `enjoin az`: beside the file, so that another control plane has another."""
+        return self.path.parent / "az"
+
 
 def user_file() -> Path:
     """Where the connection file of this user is, if there is one (XDG base directories)."""

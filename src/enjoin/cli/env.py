@@ -11,6 +11,7 @@ from enjoin.cli.options import connection_file, connection_option
 def variables(connection: Connection) -> dict[str, str]:
     """Return the variables that az, azure-identity, the SDKs, Node, requests and curl read."""
     found = {
+        "AZURE_CONFIG_DIR": str(connection.az_directory),  # of `enjoin az`, which has signed in there
         "ENJOIN_CONNECTION": str(connection.path),
         "ENJOIN_ENDPOINT": connection.endpoint,
         # An authority below /adfs: the Azure identity libraries then ask this server alone, and not
