@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from enjoin.clock import Clock, SystemClock
+from enjoin.crashpoints import crash_point
 from enjoin.errors import StoreUnavailable
 from enjoin.store.base import Transaction
 from enjoin.store.rows import instant
@@ -160,7 +161,9 @@ class SQLiteStore:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+        crash_point("store.migrate.before")
         connection.execute("COMMIT")
+        crash_point("store.migrate.after")
 
     def _reader(self) -> sqlite3.Connection:
         try:
@@ -197,6 +200,8 @@ def _create(path: Path) -> None:
     os.close(descriptor)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        crash_point("store.create.before")
         os.fsync(directory)  # the name must survive a power cut too
+        crash_point("store.create.after")
     finally:
         os.close(directory)
