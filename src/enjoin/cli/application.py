@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,6 +18,7 @@ from enjoin.cli.options import connection_option
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
+DEBUG: Final = "ENJOIN_DEBUG"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +100,8 @@ class Application(click.Group):
         except BrokenPipeError:
             _silence_stdout()
             return BROKEN_PIPE
-        except OSError as error:
-            return _fail(Failure(str(error)), words)
+        except Exception as error:  # noqa: BLE001 - whatever it is, stderr ends with one line
+            return _fail(_unexpected(error), words)
         return result if isinstance(result, int) else 0
 
 
@@ -109,6 +111,15 @@ def _fail(failure: Failure, words: Sequence[str]) -> int:
         print(json.dumps(failure.envelope, indent=2, ensure_ascii=False), file=sys.stderr)
     print(f"enjoin: {failure}", file=sys.stderr, flush=True)
     return failure.exit_code
+
+
+def _unexpected(error: Exception) -> Failure:
+    if isinstance(error, OSError):  # a full disk, a directory that cannot be written
+        return Failure(str(error))
+    if os.environ.get(DEBUG):
+        traceback.print_exc()
+    message = f"a mistake in Enjoin, {type(error).__name__}: {error}; {DEBUG}=1 shows where, for your report"
+    return Failure(message, code="InternalError")
 
 
 def _wants_json(words: Sequence[str]) -> bool:

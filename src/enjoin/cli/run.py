@@ -74,7 +74,8 @@ def run(*, machine: str, name: str | None, detach: bool, output: str, **asked: A
     except KeyboardInterrupt:
         return own.cancel()
     except ReaderGone:
-        say(f"nobody reads the output any more; the script goes on as {own.name}")
+        message = f"nobody reads the output any more; the script goes on: `enjoin cancel {machine} {own.name}` ends it"
+        print(f"enjoin: {message}", file=sys.stderr, flush=True)
         return BROKEN_PIPE
 
 
