@@ -16,18 +16,18 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from enjoin.agent.records import seal, unseal
+from enjoin.agent.records import append, unseal
 from enjoin.crashpoints import crash_point
 
 MAX_REMOVED: Final = 100_000  # entries that one call of `Bundle.remove` deletes at most
 MAX_RECORD_BYTES: Final = 64 * 1024  # a `started` or `exit` is a few hundred; what is longer is not ours
 
+_FORBIDDEN: Final[dict[str, object]] = {"forbidden": True}  # what `started` says when nobody may start the script
 _MAX_DEPTH: Final = 100  # open directories during removal; deeper ones are moved up first
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", re.ASCII)
 _FLOCK: Final = struct.Struct("@hhqqi4x")  # struct flock on 64-bit Linux
@@ -167,33 +167,31 @@ class Bundle:
             os.close(descriptor)
         return None if kind == fcntl.F_UNLCK else int(pid)
 
-    def settle_torn_claim(self) -> bool:
-        """Make a claim without content final, so that its shim, if it is still about to, never starts the script.
+    def forbid_start(self) -> bool:
+        """Take the right to start, durably and for ever, so that no shim that still has a request for it gets it.
 
-        Return False when a shim holds the claim. A shim starts nothing unless it finds `started` empty under its lock.
+        Return False when a shim got it first. A shim starts nothing unless it finds `started` empty under its lock: so
+        this also settles a claim that was never written.
         """
-        with suppress(FileNotFoundError), self._lock() as descriptor:
-            if descriptor is None:
-                return False
-            if os.fstat(descriptor).st_size == 0:
-                os.write(descriptor, seal({"abandoned": True}))
-                crash_point("bundle.abandon.before")
-                os.fsync(descriptor)
-                crash_point("bundle.abandon.after")
-        return True
-
-    @contextmanager
-    def _lock(self) -> Iterator[int | None]:
-        descriptor = os.open(self.started, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self.started, flags, 0o600)
         try:
             try:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                yield None
-            else:
-                yield descriptor
+                return False
+            # By this descriptor: closing any other one of the file would drop the lock.
+            held = unseal(os.pread(descriptor, MAX_RECORD_BYTES, 0))
+            if held is not None:
+                return held == _FORBIDDEN
+            append(descriptor, _FORBIDDEN)
+            crash_point("bundle.forbid.before")
+            os.fsync(descriptor)
+            crash_point("bundle.forbid.after")
         finally:
             os.close(descriptor)
+        sync_directory(self.path, point="bundle.forbid.directory")
+        return True
 
     def remove(self, *, limit: int = MAX_REMOVED) -> bool:
         """Delete the directory, at most `limit` entries of it; return whether it is gone. Blocks; never raises OSError.

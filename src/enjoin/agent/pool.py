@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from enjoin.agent import forkserver
+from enjoin.agent.records import receive
 
 START_LIMIT_S: Final = 20.0
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.05, 5.0  # before a fork server that died is replaced; doubled each time
@@ -25,6 +26,7 @@ class Pool:
         self._base, self._log = base, log
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket | None = None  # None: no fork server now
+        self._waiting: socket.socket | None = None  # the spares' end of it, to take back what none of them took
         self._lifeline: socket.socket | None = None
         self._ready = asyncio.Event()
         self._sending = asyncio.Lock()
@@ -35,11 +37,11 @@ class Pool:
         """Start a fork server and wait until it has spares. Raises OSError when it cannot be started."""
         requests, their_requests = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         lifeline, their_lifeline = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with their_requests, their_lifeline:
+        self._requests, self._waiting, self._lifeline = requests, their_requests, lifeline
+        with their_lifeline:
             self._process = self._spawn(their_requests, their_lifeline)
         requests.settimeout(0)
         lifeline.settimeout(0)
-        self._requests, self._lifeline = requests, lifeline
         loop = asyncio.get_running_loop()
         try:
             answer = await asyncio.wait_for(loop.sock_recv(lifeline, 64), START_LIMIT_S)
@@ -86,10 +88,12 @@ class Pool:
         self._ready.clear()
         if self._lifeline is not None:
             asyncio.get_running_loop().remove_reader(self._lifeline.fileno())
-        for end in (self._requests, self._lifeline):
+        if self._waiting is not None:
+            _take_back(self._waiting)
+        for end in (self._requests, self._waiting, self._lifeline):
             if end is not None:
                 end.close()
-        self._requests = self._lifeline = None
+        self._requests = self._waiting = self._lifeline = None
 
     async def _end(self) -> None:
         self._forget()
@@ -158,6 +162,14 @@ class Pool:
             await room.wait()
         finally:
             loop.remove_writer(number)
+
+
+def _take_back(waiting: socket.socket) -> None:
+    """Destroy the requests that no shim took: a busy one holds the socket, and would find them hours later."""
+    with suppress(OSError):  # EAGAIN: there are no more
+        while descriptors := receive(waiting, 1, 2, flags=socket.MSG_DONTWAIT)[1]:
+            for descriptor in descriptors:
+                os.close(descriptor)
 
 
 def _memfd(data: bytes) -> int:

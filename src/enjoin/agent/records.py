@@ -49,14 +49,14 @@ def append(descriptor: int, fields: dict[str, object]) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def receive(end: socket.socket, size_bytes: int, count: int) -> tuple[bytes, list[int]]:
+def receive(end: socket.socket, size_bytes: int, count: int, *, flags: int = 0) -> tuple[bytes, list[int]]:
     """Return one datagram and at most `count` descriptors with it, which no child inherits.
 
     `socket.recv_fds` will not do: it drops its flags, and each script would be born with the descriptors of its shim.
     """
     descriptors = array.array("i")
     room = socket.CMSG_LEN(count * descriptors.itemsize)
-    data, ancillary, _, _ = end.recvmsg(size_bytes, room, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, _, _ = end.recvmsg(size_bytes, room, flags | socket.MSG_CMSG_CLOEXEC)
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])

@@ -6,9 +6,10 @@ socket of the execution. End of file means that the agent is gone.
 
 import mmap
 import os
+import select
 import signal
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from enjoin.agent.containment import become_subreaper, enter_cgroup, set_process_name, start_ticks
@@ -50,20 +51,24 @@ class Spare:
             if not (descriptors := self._next()):
                 return
             self._slots[self._slot] = BUSY
-            os.write(self._wake, b"t")  # taken: the fork server makes another spare if there is none
+            with suppress(OSError):  # taken: the fork server, if it lives, makes another spare when there is none
+                os.write(self._wake, b"t")
             with ExitStack() as held:
                 may_serve_again = Run(self._owner, held, *descriptors).serve()
             if not may_serve_again or self._idle() >= MAX_IDLE:
                 return
 
     def _next(self) -> list[int]:
-        while True:
+        hung_up = select.poll()
+        hung_up.register(self._pool, select.POLLRDHUP)
+        while not hung_up.poll(0):  # what a dead agent left in the socket is its successor's to start
             self._slots[self._slot] = IDLE
             try:
                 return receive(self._pool, 1, 2)[1]
             except BlockingIOError:  # nothing came for as long as the receive timeout that the fork server set
                 if self._idle() > SPARES:
-                    return []
+                    break
+        return []
 
     def _idle(self) -> int:
         return self._slots[:].count(IDLE)

@@ -31,6 +31,7 @@ from enjoin.agent.script import AlreadyClaimed, CouldNotStart, Lost, Script
 GRACE_S: Final = 5.0  # between SIGTERM and SIGKILL
 MAX_UNANSWERED: Final = 64  # requests at a time; the kernel bounds descriptors in flight
 MAX_ATTEMPTS: Final = 5  # to find a shim that takes a request
+DYING_LOOKS: Final = 100
 _LOOK_S: Final = 0.02
 _MESSAGE_BYTES: Final = 64 * 1024
 
@@ -160,7 +161,7 @@ class Supervisor:
         """Say how a claimed script ended whose shim is dead."""
         started, end = script.bundle.read_started(), script.bundle.read_exit()
         if started is None:  # the script is started only after the claim is whole
-            await asyncio.to_thread(script.bundle.settle_torn_claim)
+            await asyncio.to_thread(script.bundle.forbid_start)
             script.fail(CouldNotStart(INTERRUPTED_BEFORE_START))
             return
         if not script.is_answered and (end is None or end.reason != "could_not_start"):
@@ -171,7 +172,7 @@ class Supervisor:
         """End what can be found of a script whose shim is dead, and was not recycled."""
         if started.boot_id != self._boot_id:
             return Lost(was_alive=False, may_remain=False)
-        if start_ticks(str(started.pid)) == started.start_ticks:  # it serves another script by now: not our cgroup
+        if not await _has_ended(started):  # it serves another script by now: not our cgroup
             return Lost(was_alive=False, may_remain=True)
         if started.cgroup is None:
             was_alive, _ = await asyncio.to_thread(end_marked, started.execution_id, grace_s=grace_s)
@@ -236,7 +237,7 @@ class Supervisor:
         is_claimed = bundle.is_claimed()
         lost = Lost(was_alive=False, may_remain=False)
         if is_claimed and script is None and bundle.read_started() is None and bundle.read_exit() is None:
-            await asyncio.to_thread(bundle.settle_torn_claim)
+            await asyncio.to_thread(bundle.forbid_start)
         started, end = bundle.read_started(), bundle.read_exit()
         if script is None and end is None and started is not None:
             lost = await self._end_remains(started, grace_s=0)
@@ -288,6 +289,15 @@ def _pin(bundle: Bundle) -> int | None:
         os.close(pidfd)
         return None
     return pidfd
+
+
+async def _has_ended(started: Started) -> bool:
+    """Return whether the shim is dead; one that is just dying has let go of everything, and is waited for."""
+    for _ in range(DYING_LOOKS):
+        if start_ticks(str(started.pid)) != started.start_ticks:
+            return True
+        await asyncio.sleep(_LOOK_S)
+    return False
 
 
 async def _released(bundle: Bundle, *, limit_s: float) -> bool:
