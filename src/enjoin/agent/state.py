@@ -69,11 +69,12 @@ def save(  # the identity last: it is what makes the directory used
 ) -> None:
     """Write a new state directory durably; everything in it is for its owner alone."""
     if ca_pem is not None:
-        _write_private(directory / CA_FILE, ca_pem)
+        _write_private(directory / CA_FILE, ca_pem, point="state.ca")
     raw = (Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-    _write_private(directory / SIGNING_KEY_FILE, signing_key.private_bytes(*raw))
-    _write_private(directory / SEALING_KEY_FILE, sealing_key.private_bytes(*raw))
-    _write_private(directory / IDENTITY_FILE, msgspec.json.format(msgspec.json.encode(identity)) + b"\n")
+    _write_private(directory / SIGNING_KEY_FILE, signing_key.private_bytes(*raw), point="state.signing_key")
+    _write_private(directory / SEALING_KEY_FILE, sealing_key.private_bytes(*raw), point="state.sealing_key")
+    text = msgspec.json.format(msgspec.json.encode(identity)) + b"\n"
+    _write_private(directory / IDENTITY_FILE, text, point="state.identity")
 
 
 def load(directory: Path) -> State:
@@ -104,6 +105,6 @@ def lock(directory: Path) -> int:
     return descriptor
 
 
-def _write_private(path: Path, data: bytes) -> None:
+def _write_private(path: Path, data: bytes, *, point: str) -> None:
     os.close(os.open(path.with_name(f"{path.name}.draft"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-    write_durably(path, data, point=f"state.{path.name}")
+    write_durably(path, data, point=point)

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from enjoin.agent.channel import Channel, Deleted
+from enjoin.agent.containment import CGROUP, SUBREAPER
 from enjoin.agent.journal import Journal
 from enjoin.agent.loop import Loop
 from enjoin.agent.policy import OpenPolicy
@@ -18,32 +20,41 @@ from enjoin.agent.supervisor import Supervisor
 DEFAULT_STATE: Final = Path("/var/lib/enjoin")
 EXIT_USAGE: Final = 2
 EXIT_DELETED: Final = 3
+CONTAINMENT: Final = "ENJOIN_CONTAINMENT"
+_EPILOG: Final = f"""\
+{CONTAINMENT}={SUBREAPER} in the environment holds scripts without cgroups, as on a machine where none can be written.
+"""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run until SIGTERM or SIGINT (0), or until the machine's resource is deleted (3)."""
-    parser = argparse.ArgumentParser(prog="enjoin agent", description="Run the agent of this machine.")
+    parser = argparse.ArgumentParser(prog="enjoin agent", description="Run the agent of this machine.", epilog=_EPILOG)
     parser.add_argument("--state-dir", type=Path, default=DEFAULT_STATE, help="what `enjoin join` made (%(default)s)")
     options = parser.parse_args(argv)
+    containment = os.environ.get(CONTAINMENT, CGROUP)
+    if containment not in (CGROUP, SUBREAPER):
+        print(f"enjoin: {CONTAINMENT}={containment}: allowed are {CGROUP} and {SUBREAPER}", file=sys.stderr)
+        return EXIT_USAGE
+    directory = options.state_dir.absolute()  # a shim leaves the working directory
     try:
-        state = load(options.state_dir)
-        _lock = lock(options.state_dir)
+        state = load(directory)
+        _lock = lock(directory)
     except StateUnusable as error:
         print(f"enjoin: {error}", file=sys.stderr)
         return EXIT_USAGE
     try:
-        return asyncio.run(_run(state))
+        return asyncio.run(_run(state, use_cgroups=containment == CGROUP))
     except OSError as error:
-        print(f"enjoin: {options.state_dir} cannot be used: {error}; free or mend it and start again", file=sys.stderr)
+        print(f"enjoin: {directory} cannot be used: {error}; free or mend it and start again", file=sys.stderr)
         return 1
 
 
-async def _run(state: State) -> int:
+async def _run(state: State, *, use_cgroups: bool) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     journal = Journal(state.directory / "journal")
-    supervisor = Supervisor(state.directory)
+    supervisor = Supervisor(state.directory, use_cgroups=use_cgroups)
     await supervisor.start()
     loop = Loop(state, journal, supervisor, OpenPolicy())
     await loop.recover()

@@ -183,7 +183,8 @@ async def _run(
     await sessions.take_over(lease=2 * HEARTBEAT)
 
     def ready() -> None:
-        write_durably(connection_file, msgspec.json.format(msgspec.json.encode(connection)) + b"\n")
+        text = msgspec.json.format(msgspec.json.encode(connection)) + b"\n"
+        write_durably(connection_file, text, point="connection")
         click.echo(f"ready {endpoint}")
 
     certificate = str(options.tls_cert or files.server_file)

@@ -66,11 +66,11 @@ def ensure_server_certificate(directory: Path, *, hosts: Sequence[str], now: dat
     public = authority.certificate.public_bytes(Encoding.PEM)
     ca_file, server_file = directory / "ca.pem", directory / "server.pem"
     if not ca_file.exists() or ca_file.read_bytes() != public:
-        write_durably(ca_file, public, mode=0o644)
+        write_durably(ca_file, public, point="pki.ca", mode=0o644)
     names = _names(hosts)
     renewed = not _is_good(server_file, authority, names, now=now)
     if renewed:
-        write_durably(server_file, _issue(authority, names, now=now))
+        write_durably(server_file, _issue(authority, names, now=now), point="pki.server")
     return ServerFiles(ca_file=ca_file, server_file=server_file, renewed=renewed)
 
 
@@ -79,7 +79,7 @@ def ensure_token_key(directory: Path) -> rsa.RSAPrivateKey:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = directory / "token-key.pem"
     if not path.exists():
-        write_durably(path, _key_pem(rsa.generate_private_key(65537, _RSA_BITS)))
+        write_durably(path, _key_pem(rsa.generate_private_key(65537, _RSA_BITS)), point="pki.token_key")
     key = _load_key(path)
     if not isinstance(key, rsa.RSAPrivateKey):
         text = f"{path} holds no RSA key; remove it to have a new one made (then everyone signs in again)."
@@ -93,23 +93,28 @@ def key_id(key: rsa.RSAPublicKey) -> str:
     return hashlib.sha256(public).hexdigest()[:32]
 
 
-def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Replace `path`. After a crash it holds the old bytes or the new, never a mixture."""
+def write_durably(path: Path, data: bytes, *, point: str, mode: int = 0o600) -> None:
+    """Replace `path`. After a crash it holds the old bytes or the new, never a mixture.
+
+    `point` begins the names of its crash points.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(file.fileno(), mode)
         file.write(data)
         file.flush()
+        crash_point(f"{point}.before")
         os.fsync(file.fileno())
-    crash_point(f"pki.{path.stem}.before")
+        crash_point(f"{point}.after")
     draft.replace(path)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        crash_point(f"{point}.directory.before")
         os.fsync(directory)  # the rename must survive a power cut too
+        crash_point(f"{point}.directory.after")
     finally:
         os.close(directory)
-    crash_point(f"pki.{path.stem}.after")
 
 
 def _ensure_authority(directory: Path, *, now: datetime) -> Authority:
@@ -125,7 +130,7 @@ def _ensure_authority(directory: Path, *, now: datetime) -> Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
             .sign(key, SHA256())
         )
-        write_durably(path, _key_pem(key) + certificate.public_bytes(Encoding.PEM))
+        write_durably(path, _key_pem(key) + certificate.public_bytes(Encoding.PEM), point="pki.authority")
     key_read = _load_key(path)
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
