@@ -59,11 +59,12 @@ async def _measure(running: Fleet) -> dict[str, Any]:
     return {
         "latency_ms": percentiles(samples),
         "put_answered_ms": percentiles(accepted),
-        "scripts_per_s": await _throughput(running),
+        **await _throughput(running),
     }
 
 
-async def _throughput(running: Fleet) -> int:
+async def _throughput(running: Fleet) -> dict[str, Any]:
+    parts = {"control_plane": running.server_pid, "agent": running.agent_pid}
     numbers = iter(range(PARALLEL))
 
     async def worker() -> None:
@@ -73,9 +74,13 @@ async def _throughput(running: Fleet) -> int:
             assert await connection.wait(operation) == "Succeeded"
         await connection.close()
 
+    before = {name: cpu_s(pid) for name, pid in parts.items()} | {"client": time.process_time()}
     begun = time.perf_counter()
     await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
-    return round(PARALLEL / (time.perf_counter() - begun))
+    elapsed_s = time.perf_counter() - begun
+    after = {name: cpu_s(pid) for name, pid in parts.items()} | {"client": time.process_time()}
+    cost = {name: round((after[name] - before[name]) * 1000 / PARALLEL, 2) for name in after}
+    return {"scripts_per_s": round(PARALLEL / elapsed_s), "cpu_ms_per_script": cost}
 
 
 async def _connect(running: Fleet) -> Connection:
@@ -122,6 +127,12 @@ def pss_mb(*pids: int) -> float:
             if line.startswith("Pss:"):
                 total_kib += int(line.split()[1])
     return round(total_kib / 1000, 1)
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time that a process has used, without its children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def children(pid: int) -> list[int]:

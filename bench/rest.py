@@ -1,4 +1,4 @@
-"""A small HTTPS client for benchmarks: one kept connection, raw bytes, so that the client costs little of the figure."""
+"""A small HTTPS client for benchmarks: one kept connection and raw bytes, so that it costs little of the figure."""
 
 import asyncio
 import json

@@ -8,7 +8,7 @@ journal alone can start what was accepted and never begun.
 import asyncio
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +75,8 @@ class Journal:
         """Read what is there, cut off a torn end, and note this start durably."""
         self._path = path
         self.entries: dict[UUID, Entry] = {}
-        self.sequence = 0
-        self.starts = 0
+        self.sequence = 0  # durable records ever written, over all compactions
+        self.starts = 0  # agents ever started on it
         self._waiting: list[tuple[bytes, asyncio.Future[None] | None]] = []
         self._flushing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -84,8 +84,8 @@ class Journal:
         self._size = self._load()
         if self._size > COMPACT_ABOVE_BYTES:
             self._compact()
-        self._write(self._framed(Opened(self.sequence, self.starts, boot_id())))
-        self.starts += 1
+        self._write(_frame(Opened(self.sequence, self.starts, boot_id())))
+        self.sequence, self.starts = self.sequence + 1, self.starts + 1
         sync_directory(path.parent, point="journal.directory")
 
     async def append(self, record: Record) -> None:
@@ -95,20 +95,30 @@ class Journal:
         await future
         self._apply(record)
 
+    async def append_all(self, records: Sequence[Record]) -> None:
+        """Return when all `records` are durable, in order and in one group. Raises OSError."""
+        if not records:
+            return
+        for record in records[:-1]:
+            self.append_later(record)
+        await self.append(records[-1])
+
     def append_later(self, record: Record) -> None:
-        """Add `record` with the next group; nobody waits for it, and losing it costs only a repetition."""
-        self._enqueue(record, None)
+        """Add `record` to the next group that somebody waits for; losing it costs only a repetition."""
+        self._waiting.append((_frame(record), None))
         self._apply(record)
 
     async def close(self) -> None:
         """Write what waits, and let go of the file."""
+        if self._waiting and self._flushing is None:
+            await self._flush()
         while self._flushing is not None:
             await self._flushing
         self._thread.shutdown()
         os.close(self._descriptor)
 
-    def _enqueue(self, record: Record, future: asyncio.Future[None] | None) -> None:
-        self._waiting.append((self._framed(record), future))
+    def _enqueue(self, record: Record, future: asyncio.Future[None]) -> None:
+        self._waiting.append((_frame(record), future))
         if self._flushing is None:
             self._flushing = asyncio.get_running_loop().create_task(self._flush())
 
@@ -125,14 +135,11 @@ class Journal:
                     if future is not None and not future.done():
                         future.set_exception(error)
             else:
+                self.sequence += len(group)
                 for _, future in group:
                     if future is not None and not future.done():
                         future.set_result(None)
         self._flushing = None
-
-    def _framed(self, record: Record) -> bytes:
-        self.sequence += 1
-        return _frame(record)
 
     def _write(self, data: bytes) -> None:
         """Append and sync. On failure the file is as before: a half-written group must not hide later records."""

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -23,6 +23,8 @@ from enjoin.protocol.messages import Ack, Assignment, Cancel, CancelDone, NotHel
 
 _SEQUENCES_PER_START: Final = 1 << 32  # the reports of a later agent follow those of an earlier one
 _OUTPUT_EVENTS: Final = Mask.MODIFY
+BRIEFLY_S: Final = 0.004
+SETTLE_EVERY_S: Final = 0.25
 
 
 class Loop:
@@ -112,7 +114,7 @@ class Loop:
         elif run is None and entry is None:
             self.outbox.say(NotHeld(execution_id=execution_id, journal_sequence=self._journal.sequence))
         elif run is not None and run.script is not None:
-            self._report(run, Event.READOPTED, "Execution in progress")
+            self.outbox.report(self._progress(run, Event.READOPTED))
 
     async def _accept(self, run: Run, assignment: Assignment) -> None:
         """Make the assignment ours, and run it."""
@@ -154,23 +156,40 @@ class Loop:
             await self._see_to_end(run, run.script, Event.STARTED)
 
     async def _see_to_end(self, run: Run, script: Script, first: Event) -> None:
-        """Report that the script runs, follow its output, and report how it ended."""
-        self._report(run, first, "Execution in progress")
-        watch = self._inotify.add(run.bundle.path, _OUTPUT_EVENTS)
-        self._watches[watch] = run.execution_id
-        self.outbox.follow(run.execution_id, run.bundle.path)
+        """Report that the script runs, follow its output, and report how it ended.
+
+        A script that is over within BRIEFLY_S says both in one frame, and nobody watched its files for nothing.
+        """
+        report = self._progress(run, first)
         if run.cancel is not None:
             script.cancel(run.cancel)
+        watching = asyncio.get_running_loop().call_later(BRIEFLY_S, self._watch, run, report)
         try:
             ended = await script.ended()
         finally:
-            self._watches.pop(watch, None)
-            self._inotify.remove(watch)
+            watching.cancel()
+            self._unwatch(run, report)
         if isinstance(ended, Exit):
             await self._end_with(run, ended)
         else:
             event, message = describe_lost(ended)
             self._finish(run, event, message, exit_code=-1 if event is Event.INTERRUPTED else None)
+
+    def _watch(self, run: Run, report: StatusReport) -> None:
+        """Tell the server that the script runs, and send its output as it grows."""
+        run.watch = self._inotify.add(run.bundle.path, _OUTPUT_EVENTS)
+        self._watches[run.watch] = run.execution_id
+        self.outbox.report(report)
+        self.outbox.follow(run.execution_id, run.bundle.path)
+
+    def _unwatch(self, run: Run, report: StatusReport) -> None:
+        if run.watch is None:
+            self.outbox.report(report)
+            self.outbox.follow(run.execution_id, run.bundle.path)
+            return
+        self._watches.pop(run.watch, None)
+        self._inotify.remove(run.watch)
+        run.watch = None
 
     async def _end_with(self, run: Run, record: Exit) -> None:
         event, message = describe_exit(record, run.assignment)
@@ -228,7 +247,7 @@ class Loop:
         report = StatusReport(
             execution_id=run.execution_id,
             sequence=self._next_sequence(),
-            journal_sequence=self._journal.sequence + 1,
+            journal_sequence=self._journal.sequence,
             event=event,
             message=message,
         )
@@ -243,15 +262,13 @@ class Loop:
         run.ended.set()
         self.outbox.report(report)
 
-    def _report(self, run: Run, event: Event, message: str) -> None:
-        self.outbox.report(
-            StatusReport(
-                execution_id=run.execution_id,
-                sequence=self._next_sequence(),
-                journal_sequence=self._journal.sequence,
-                event=event,
-                message=message,
-            )
+    def _progress(self, run: Run, event: Event) -> StatusReport:
+        return StatusReport(
+            execution_id=run.execution_id,
+            sequence=self._next_sequence(),
+            journal_sequence=self._journal.sequence,
+            event=event,
+            message="Execution in progress",
         )
 
     def _next_sequence(self) -> int:
@@ -321,10 +338,7 @@ class Loop:
 
     async def _forget(self, execution_id: UUID) -> None:
         """Remove what is kept on disk of a deleted command's execution; its id stays in the journal."""
-        self.outbox.drop(execution_id)
-        self._runs.pop(execution_id, None)
-        self._journal.append_later(Settled(execution_id))
-        await asyncio.to_thread(self._bundle(execution_id).remove)
+        await self._let_go([Run(execution_id=execution_id, bundle=self._bundle(execution_id))])
 
     async def _follow_output(self) -> None:
         """Pass on which files grew."""
@@ -336,16 +350,24 @@ class Loop:
                     self.outbox.touch_all()
 
     async def _settle(self) -> None:
-        """Let go of executions of which the server has everything."""
+        """Let go, now and then, of executions of which the server has everything."""
         while True:
             await self.outbox.settled.wait()
+            await asyncio.sleep(SETTLE_EVERY_S)
             self.outbox.settled.clear()
-            for run in [run for run in self._runs.values() if self._is_settled(run)]:
-                self._journal.append_later(Settled(run.execution_id))
-                self.outbox.drop(run.execution_id)
-                del self._runs[run.execution_id]
-                if not run.leftovers:
-                    await asyncio.to_thread(run.bundle.remove)
+            await self._let_go([run for run in self._runs.values() if self._is_settled(run)])
+
+    async def _let_go(self, runs: Sequence[Run]) -> None:
+        """Forget executions durably, and only then remove what shows that they were started."""
+        try:
+            await self._journal.append_all([Settled(run.execution_id) for run in runs])
+        except OSError:
+            return  # a full disk: tried again with the next acknowledgement
+        for run in runs:
+            self.outbox.drop(run.execution_id)
+            self._runs.pop(run.execution_id, None)
+        removable = [run.bundle for run in runs if not run.leftovers]
+        await asyncio.to_thread(lambda: [bundle.remove() for bundle in removable])
 
     def _is_settled(self, run: Run) -> bool:
         report = run.report

@@ -1,6 +1,7 @@
 """One execution on this machine, from its assignment to its last report."""
 
 import asyncio
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -38,6 +39,7 @@ class Run:
     cancel: str | None = None  # why its end was asked for
     report: StatusReport | None = None  # its last, once it ended
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    watch: int | None = None  # of inotify, while its files are watched
     leftovers: bool = False  # the script ended and left processes behind
 
 
@@ -91,12 +93,18 @@ def describe_lost(lost: Lost) -> tuple[Event, str]:
 
 def read_tail(path: Path, size_bytes: int) -> bytes:
     """Return at most the last TAIL_BYTES of the first `size_bytes` of a file; empty when it cannot be read."""
+    if not size_bytes:
+        return b""
     try:
-        with path.open("rb") as file:
-            file.seek(max(size_bytes - TAIL_BYTES, 0))
-            return file.read(min(size_bytes, TAIL_BYTES))
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return b""
+    try:
+        return os.pread(descriptor, min(size_bytes, TAIL_BYTES), max(size_bytes - TAIL_BYTES, 0))
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
 
 
 def size_of(path: Path) -> int:
