@@ -30,6 +30,8 @@ MAX_RECORD_BYTES: Final = 64 * 1024  # a `started` or `exit` is a few hundred; w
 _FORBIDDEN: Final[dict[str, object]] = {"forbidden": True}  # what `started` says when nobody may start the script
 _MAX_DEPTH: Final = 100  # open directories during removal; deeper ones are moved up first
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", re.ASCII)
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_KEPT: Final = ("script", "started", "exit", "cancel", "stdout", "stderr", "script.draft")
 _FLOCK: Final = struct.Struct("@hhqqi4x")  # struct flock on 64-bit Linux
 
 
@@ -110,20 +112,24 @@ class Bundle:
 
         Nothing is synced: until `started` is durable the journal is the truth, and this can be repeated.
         """
-        if self.is_claimed():
+        base = os.fspath(self.path)
+        is_new = _make_directory(base)
+        if not is_new and self.is_claimed():
             return
-        self.path.parent.mkdir(mode=0o700, exist_ok=True)
-        self.path.mkdir(mode=0o700, exist_ok=True)
-        (self.path / "work").mkdir(mode=0o700, exist_ok=True)
-        draft = self.path / "script.draft"
-        with suppress(FileNotFoundError):
-            draft.unlink()
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o500)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(script)
-        draft.replace(self.script)
-        for path in (self.stdout, self.stderr, self.exit):  # never truncated: a shim may be claiming right now
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        directory = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if not is_new:
+                with suppress(FileNotFoundError):
+                    os.unlink("script.draft", dir_fd=directory)
+            _make_directory("work", directory)
+            name = "script" if is_new else "script.draft"  # of an old one a shim may be reading
+            _write_new(name, script, directory)
+            if not is_new:
+                os.rename(name, "script", src_dir_fd=directory, dst_dir_fd=directory)
+            for name in ("stdout", "stderr", "exit"):  # never truncated: a shim may be claiming right now
+                os.close(os.open(name, _CREATE, 0o600, dir_fd=directory))
+        finally:
+            os.close(directory)
 
     def is_claimed(self) -> bool:
         """Return whether a shim has, or had, the right to start the script; a torn `started` is a claim too."""
@@ -199,6 +205,8 @@ class Bundle:
         No symbolic link is followed. What the script mounted below is not entered: then False, for ever, until a
         person unmounts it.
         """
+        if _remove_plain(os.fspath(self.path)):
+            return True
         if _has_mounts(self.path):
             return False
         remover = _Remover(limit)
@@ -209,6 +217,28 @@ class Bundle:
             finally:
                 os.close(parent)
         return not os.path.lexists(self.path)
+
+
+def _make_directory(path: str, within: int | None = None) -> bool:
+    """Make a private directory, and its parent; return whether it is new."""
+    try:
+        os.mkdir(path, 0o700, dir_fd=within)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        os.mkdir(os.path.dirname(path), 0o700)  # noqa: PTH102, PTH120 - the same
+        os.mkdir(path, 0o700)  # noqa: PTH102 - the same
+    return True
+
+
+def _write_new(name: str, data: bytes, directory: int) -> None:
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o500, dir_fd=directory)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
 
 
 class _Remover:
@@ -252,6 +282,28 @@ class _Remover:
                 else:
                     os.rename(name, f".deep-{os.urandom(8).hex()}", src_dir_fd=directory, dst_dir_fd=top)
                     self._moved_up = True
+
+
+def _remove_plain(base: str) -> bool:
+    """Delete a bundle whose script left nothing in `work`; return whether it is gone."""
+    try:
+        directory = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        with suppress(FileNotFoundError):
+            os.rmdir("work", dir_fd=directory)
+        for name in _KEPT:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
+        os.rmdir(base)  # noqa: PTH106 - as in _make_directory
+    except OSError:
+        return False
+    finally:
+        os.close(directory)
+    return True
 
 
 def _has_mounts(path: Path) -> bool:
