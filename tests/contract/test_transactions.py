@@ -8,9 +8,10 @@ from uuid import uuid4
 import pytest
 
 from enjoin.errors import Conflict, StoreUnavailable
-from enjoin.store.base import StatementFailed, Store, Transaction, Wakeup
+from enjoin.store.base import StatementFailed, Store, Transaction
 from tests.contract.backends import BACKENDS
 from tests.contract.values import a_machine, add, an_execution
+from tests.contract.waiting import waits
 
 
 async def setting(store: Store, name: str) -> str | None:
@@ -336,17 +337,3 @@ async def test_not_woken(store: Store) -> None:
         assert await waits(wakeup)
         await store.write(same)
         await wakeup.wait()
-
-
-async def waits(wakeup: Wakeup) -> bool:
-    """Return whether a wait is not over after the loop has run everything that was ready."""
-    task = asyncio.create_task(_wait(wakeup))
-    for _ in range(5):
-        await asyncio.sleep(0)
-    waiting = not task.done()
-    task.cancel()
-    return waiting
-
-
-async def _wait(wakeup: Wakeup) -> None:
-    await wakeup.wait()

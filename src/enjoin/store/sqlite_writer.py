@@ -106,7 +106,7 @@ class Writer:
         try:
             self._cursor.execute("BEGIN IMMEDIATE")
             for member in group:  # which grows meanwhile
-                self._run(member)
+                self._run(member, first=member is group[0])
                 if join and len(group) < MAX_GROUP:
                     self._take_waiting(group)
             crash_point("store.commit.before")
@@ -119,10 +119,14 @@ class Writer:
             return explained(error) if isinstance(error, sqlite3.Error) else error
         return None
 
-    def _run(self, member: _Waiting[Any]) -> None:
-        """Run one work in a savepoint, so that its failure is its own; raise if the transaction around it is lost."""
+    def _run(self, member: _Waiting[Any], *, first: bool) -> None:
+        """Run one work so that its failure is its own; raise if the transaction around it is lost.
+
+        The first needs no savepoint: there is nothing in the transaction that its failure could harm.
+        """
         session = Session(self._cursor)
-        self._cursor.execute("SAVEPOINT work")
+        if not first:
+            self._cursor.execute("SAVEPOINT work")
         try:
             member.result, member.topics, member.error = session.drive(member.work), session.topics, None
         except BaseException as error:  # noqa: BLE001 - whatever it raised is its caller's, also a SystemExit
@@ -130,8 +134,11 @@ class Writer:
                 lost = session.failure.__cause__ if session.failure is not None else None
                 raise (lost if isinstance(lost, sqlite3.Error) else error) from None
             member.fail(error)
-            self._cursor.execute("ROLLBACK TO work")
-        self._cursor.execute("RELEASE work")
+            self._cursor.execute("ROLLBACK" if first else "ROLLBACK TO work")
+            if first:
+                self._cursor.execute("BEGIN IMMEDIATE")
+        if not first:
+            self._cursor.execute("RELEASE work")
 
     def _take_waiting(self, group: list[_Waiting[Any]]) -> None:
         """Let the next one in the queue join, if there is one."""

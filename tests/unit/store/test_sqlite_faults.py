@@ -6,17 +6,21 @@ import shutil
 import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from enjoin.errors import StoreUnavailable
+from enjoin.errors import Conflict, StoreUnavailable
 from enjoin.store.base import Store, Transaction
 from enjoin.store.sqlite import SQLiteStore
+from enjoin.store.sqlite_session import Session
+from enjoin.store.sqlite_writer import Writer
 from enjoin.store.wakeups import Topics
+from tests.contract.waiting import waits
 
 
 @pytest.fixture
@@ -63,6 +67,24 @@ async def there(store: Store, *names: str) -> list[str]:
     return await store.read(work)
 
 
+@asynccontextmanager
+async def held(store: SQLiteStore) -> AsyncIterator[None]:
+    """Keep the thread that writes busy meanwhile; what is written is committed together afterwards."""
+    started, go_on = threading.Event(), threading.Event()
+
+    async def hold(_: Transaction) -> None:
+        started.set()
+        assert go_on.wait(30)
+
+    holding = asyncio.create_task(store.write(hold))
+    await asyncio.to_thread(started.wait, 30)
+    try:
+        yield
+    finally:
+        go_on.set()
+    await holding
+
+
 async def test_full_disk(store: SQLiteStore) -> None:
     """
     On a full disk a write says so and nothing of it happened; once there is space, writes work again (F57).
@@ -89,8 +111,7 @@ async def test_full_disk_among_many(store: SQLiteStore) -> None:
         writes = [store.write(partial(put, name, 1_000_000 if name == "s10" else 10)) for name in names]
         outcomes = await asyncio.gather(*writes, return_exceptions=True)
         await small.wait()
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(large.wait(), timeout=0)
+        assert await waits(large)
     assert isinstance(outcomes[10], StoreUnavailable)
     others = [name for name in names if name != "s10"]
     assert [outcome for outcome in outcomes if isinstance(outcome, str)] == others
@@ -101,13 +122,6 @@ async def test_rerun_forgets_the_first_round(store: SQLiteStore) -> None:
     """
     An outcome that rested on what was rolled back with the group is not given: each member is run again.
     """
-    started, go_on = threading.Event(), threading.Event()
-
-    async def hold(tx: Transaction) -> None:  # keeps the thread until the others are in the queue
-        started.set()
-        assert go_on.wait(30)
-        await tx.put_setting("first", "x")
-
     seen: list[str | None] = []
 
     async def look(tx: Transaction) -> str | None:
@@ -119,23 +133,20 @@ async def test_rerun_forgets_the_first_round(store: SQLiteStore) -> None:
         await tx.put_setting("huge", "x" * 1_000_000)
 
     fill(store, spare_pages=2)
-    holding = asyncio.create_task(store.write(hold))
-    await asyncio.to_thread(started.wait, 30)
-    rest = [
-        asyncio.create_task(store.write(partial(put, "large", 10))),
-        asyncio.create_task(store.write(look)),
-        asyncio.create_task(store.write(large_and_small)),
-        asyncio.create_task(store.write(lambda tx: tx.get_setting("huge"))),
-    ]
-    await asyncio.sleep(0)
-    go_on.set()
-    await holding
+    async with held(store):
+        rest = [
+            asyncio.create_task(store.write(partial(put, "large", 10))),
+            asyncio.create_task(store.write(look)),
+            asyncio.create_task(store.write(large_and_small)),
+            asyncio.create_task(store.write(lambda tx: tx.get_setting("huge"))),
+        ]
+        await asyncio.sleep(0)
     outcomes = await asyncio.gather(*rest, return_exceptions=True)
     assert isinstance(outcomes[2], StoreUnavailable)
     assert outcomes[1] == "x" * 10
     assert outcomes[3] is None
     assert len(seen) == 2  # once in the group that was lost, once alone
-    assert await there(store, "first", "large", "huge") == ["first", "large"]
+    assert await there(store, "large", "huge") == ["large"]
 
 
 async def test_full_disk_that_work_hides(store: SQLiteStore) -> None:
@@ -265,21 +276,108 @@ async def test_one_commit_for_a_group(store: SQLiteStore, monkeypatch: pytest.Mo
     What waits while a commit is under way is committed together.
     """
     commits: list[str] = []
-    started, go_on = threading.Event(), threading.Event()
-
-    async def hold(_: Transaction) -> None:
-        started.set()
-        assert go_on.wait(30)
-
-    holding = asyncio.create_task(store.write(hold))
-    await asyncio.to_thread(started.wait, 30)
-    monkeypatch.setattr("enjoin.store.sqlite_writer.crash_point", commits.append)
-    rest = [asyncio.create_task(store.write(partial(put, f"s{number}", 1))) for number in range(50)]
-    await asyncio.sleep(0)
-    go_on.set()
-    await holding
+    async with held(store):
+        monkeypatch.setattr("enjoin.store.sqlite_writer.crash_point", commits.append)
+        rest = [asyncio.create_task(store.write(partial(put, f"s{number}", 1))) for number in range(50)]
+        await asyncio.sleep(0)
     await asyncio.gather(*rest)
     assert commits == ["store.commit.before", "store.commit.after"]
+
+
+async def test_cancelled_caller_in_a_group(store: SQLiteStore) -> None:
+    """
+    A caller that no longer waits does not keep the answers from those that were committed with it.
+    """
+    async with held(store):
+        cancelled = asyncio.create_task(store.write(partial(put, "a", 1)))
+        other = asyncio.create_task(store.write(partial(put, "b", 1)))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.sleep(0)
+    assert await other == "b"
+    assert cancelled.cancelled()
+    assert await there(store, "a", "b") == ["a", "b"]
+
+
+async def test_close_meets_a_group(store: SQLiteStore) -> None:
+    """
+    A close that comes while a group is gathered ends the thread after that group.
+    """
+    writer = store._writer  # noqa: SLF001
+    assert writer is not None
+    async with held(store):
+        write = asyncio.create_task(store.write(partial(put, "a", 1)))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(asyncio.to_thread(writer.close))
+        await asyncio.to_thread(until_closed, writer)
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await writer.write(partial(put, "late", 1))
+    assert await write == "a"
+    await closing
+
+
+def until_closed(writer: Writer) -> None:
+    """Return when the end is in the queue."""
+    for _ in range(30_000):
+        with writer._lock:  # noqa: SLF001
+            if writer._closed:  # noqa: SLF001
+                return
+        time.sleep(0.001)
+    raise TimeoutError
+
+
+async def test_failure_in_the_second_round_wakes_nobody(store: SQLiteStore) -> None:
+    """
+    Work that was done, then undone with its group, and that fails when it is run again, wakes nobody.
+    """
+    rounds = 0
+
+    async def once(tx: Transaction) -> None:
+        nonlocal rounds
+        rounds += 1
+        tx.wake("once")
+        await tx.put_setting("once", "x")
+        if rounds > 1:
+            message = "no more"
+            raise Conflict(message)
+
+    fill(store, spare_pages=0)
+    with store.subscribe("once") as wakeup:
+        async with held(store):
+            first = asyncio.create_task(store.write(once))
+            large = asyncio.create_task(store.write(partial(put, "large", 1_000_000)))
+            await asyncio.sleep(0)
+        outcomes = await asyncio.gather(first, large, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Conflict, StoreUnavailable]
+        assert await waits(wakeup)
+    assert rounds == 2
+    assert await there(store, "once", "large") == []
+
+
+class BrokenCursor:
+    """A disk that fails a statement without ending the transaction."""
+
+    def execute(self, *_: object) -> sqlite3.Cursor:
+        """Fail as a read error does."""
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+        raise error
+
+
+def test_disguised_fault() -> None:
+    """
+    Work that answers a fault of the disk with an error of its own does not hide it from the client, who may retry.
+    """
+
+    async def disguise(tx: Transaction) -> None:
+        try:
+            await tx.get_setting("a")
+        except StoreUnavailable as error:
+            raise KeyError from error
+
+    session = Session(BrokenCursor())  # type: ignore[arg-type]
+    with pytest.raises(StoreUnavailable, match="disk I/O error"):
+        session.drive(disguise)
 
 
 async def test_snapshot(store: SQLiteStore) -> None:
