@@ -6,7 +6,7 @@ RunCommandError                      500 InternalServerError (never raised as su
 |   +-- MissingAPIVersion            400 MissingApiVersionParameter
 |   +-- LocationRequired             400 LocationRequired
 |   +-- NotSupportedYet              400 NotSupported
-|   +-- RequestTooLarge              413 RequestEntityTooLarge
+|   +-- RequestTooLarge              400 RequestEntityTooLarge
 |   +-- MethodNotAllowed             405 MethodNotAllowed
 +-- NotAuthenticated                 401 AuthenticationFailed
 |   +-- InvalidToken                 401 InvalidAuthenticationToken
@@ -69,10 +69,9 @@ class NotSupportedYet(InvalidRequest):
 
 
 class RequestTooLarge(InvalidRequest):
-    """The body is over the limit."""
+    """The body is over the limit. A 400 like every other limit, so that clients treat it as final."""
 
     code = "RequestEntityTooLarge"
-    status = 413
 
 
 class MethodNotAllowed(InvalidRequest):

@@ -57,10 +57,9 @@ async def create_enrolment_token(call: Call) -> Response:
         raise InvalidField(text, target="resourceGroup")
     uses = body.integer("uses", minimum=1, maximum=MAX_USES)
     life_s = body.integer("expiresInSeconds", minimum=1, maximum=MAX_LIFE_S)
-    first, *_ = await call.services.directory.subscriptions()
     token = await call.services.directory.new_token(
         call.caller,
-        body.text("subscriptionId") or first.id,
+        body.text("subscriptionId") or call.services.subscription_id,
         group,
         uses=1 if uses is None else uses,
         life=timedelta(seconds=DEFAULT_LIFE_S if life_s is None else life_s),
