@@ -8,11 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO, Final
+from typing import IO, Any, Final, Self
 
 import click
 from rich.console import Console
@@ -37,7 +36,6 @@ echo "this line went to stderr" >&2
 PARAMETER: Final = "greeting=written just now"
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 12.0  # the control plane promises 10
-TERMINATED: Final = 143
 STYLES: Final = {"stdout": "green", "stderr": "yellow"}
 
 
@@ -47,11 +45,12 @@ def demo() -> int:
 
     Everything is in a temporary directory that is removed at the end; no port is open but one on 127.0.0.1.
     """
-    with tempfile.TemporaryDirectory(prefix="enjoin-demo-") as name, _terminated_like_interrupted():
-        stage = Stage(Path(name))
+    with Interruption() as interruption, tempfile.TemporaryDirectory(prefix="enjoin-demo-") as name:
+        stage = Stage(Path(name), interruption)
         try:
             return _play(stage)
         finally:
+            interruption.hold()  # what is begun to be cleared is cleared to the end
             stage.clear()
 
 
@@ -87,11 +86,48 @@ def _instance_view(connection: Connection) -> Mapping[str, object]:
     return view
 
 
+class Interruption:
+    """Ctrl-C, SIGTERM and SIGHUP end the demo, but not between the birth of a process and its entry in the list."""
+
+    def __init__(self) -> None:
+        self._is_held = False
+        self._waiting: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._before[number] = signal.signal(number, self._arrived)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _arrived(self, number: int, _frame: FrameType | None) -> None:
+        if self._is_held:
+            self._waiting = number
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            sys.exit(128 + number)
+
+    def hold(self) -> None:
+        """Let none through."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Let through what has arrived meanwhile, and what comes."""
+        self._is_held = False
+        if self._waiting is not None:
+            self._arrived(self._waiting, None)
+
+
 class Stage:
     """The processes of the demonstration, each a real `enjoin` command, shown as it would be typed."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, interruption: Interruption) -> None:
         self.directory = directory
+        self._interruption = interruption
         self.connection: Connection | None = None
         self._console = Console(soft_wrap=True, highlight=False)
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
@@ -106,7 +142,6 @@ class Stage:
         log = self.directory / f"{words[0]}.log"
         with log.open("wb") as errors:
             process = self._popen(words, stderr=errors)
-        self._running.append((words[0], process))
         assert process.stdout is not None
         line = _first_line(process.stdout)
         if not line.startswith(until):
@@ -117,7 +152,6 @@ class Stage:
         """Run a command to its end and return what it printed."""
         self._show(words)
         process = self._popen(words, stderr=subprocess.PIPE)
-        self._running.append((words[0], process))
         output, errors = process.communicate()
         self._running.pop()
         if process.returncode != 0:
@@ -131,7 +165,6 @@ class Stage:
         self._show(words)
         began = time.monotonic()
         process = self._popen(words, stderr=subprocess.PIPE)
-        self._running.append((words[0], process))
         with selectors.DefaultSelector() as selector:
             for stream, pipe in (("stdout", process.stdout), ("stderr", process.stderr)):
                 assert pipe is not None
@@ -168,7 +201,8 @@ class Stage:
         environment = dict(os.environ)
         if self.connection is not None:
             environment["ENJOIN_CONNECTION"] = str(self.connection.path)
-        return subprocess.Popen(
+        self._interruption.hold()
+        process = subprocess.Popen(
             [sys.executable, "-m", "enjoin.cli.main", *words],
             cwd=self.directory,
             env=environment,
@@ -177,6 +211,9 @@ class Stage:
             stderr=stderr,
             start_new_session=True,  # their end is ours to order, not Ctrl-C's
         )
+        self._running.append((words[0], process))
+        self._interruption.release()
+        return process
 
 
 def _first_line(pipe: IO[bytes]) -> str:
@@ -189,18 +226,3 @@ def _complaint(verb: str, errors: str) -> str:
     lines = [line for line in errors.splitlines() if line.strip()]
     last = lines[-1].removeprefix("enjoin: ") if lines else f"it did not get ready within {START_TIMEOUT_S:.0f} s"
     return f"`enjoin {verb}` failed: {last}"
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP clean up as Ctrl-C does."""
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        sys.exit(TERMINATED)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
