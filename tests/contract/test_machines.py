@@ -1,11 +1,13 @@
 """Machines: found by identity and by address."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from enjoin.errors import Conflict
-from enjoin.model.machine import Facts, MachineKind
+from enjoin.model.machine import Facts, Machine, MachineKind
 from enjoin.store.base import Store, Transaction
 from tests.contract.values import (
     GROUP,
@@ -101,6 +103,41 @@ async def test_list_machines(store: Store) -> None:
     assert await names("g1", VM) == ["b"]
     assert await names(None, ARC) == ["A"]
     assert await names("none", None) == []
+
+
+async def test_list_machines_in_pages(store: Store) -> None:
+    """
+    A page goes on where the one before ended, in one group or in all, also between two kinds of one name.
+    """
+    machines = [a_machine("Web", resource_group=group, kind=kind) for group in ("a", "a-b", "B") for kind in (ARC, VM)]
+    await add(store, *reversed(machines), a_machine("d", subscription_id="other"))
+
+    async def pages(resource_group: str | None, kind: MachineKind | None, limit: int) -> list[Machine]:
+        found: list[Machine] = []
+        after = ("", "", "")
+        while True:
+            page = await store.read(partial(_page, resource_group=resource_group, kind=kind, after=after, limit=limit))
+            if not page:
+                return found
+            assert len(page) <= limit
+            found += page
+            after = (page[-1].resource_group, page[-1].name, page[-1].kind)
+
+    assert await pages(None, None, 1) == machines
+    assert await pages(None, None, 4) == machines
+    assert await pages(None, VM, 2) == machines[1::2]
+    assert await pages("b", None, 1) == machines[4:]
+
+
+async def _page(
+    tx: Transaction,
+    *,
+    resource_group: str | None,
+    kind: MachineKind | None,
+    after: tuple[str, str, str],
+    limit: int,
+) -> Sequence[Machine]:
+    return await tx.list_machines(SUBSCRIPTION, resource_group=resource_group, kind=kind, after=after, limit=limit)
 
 
 async def test_connected_machines_and_leases(store: Store) -> None:

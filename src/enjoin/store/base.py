@@ -148,9 +148,18 @@ class Transaction(Protocol):
         ...
 
     async def list_machines(
-        self, subscription_id: str, *, resource_group: str | None = None, kind: MachineKind | None = None
+        self,
+        subscription_id: str,
+        *,
+        resource_group: str | None = None,
+        kind: MachineKind | None = None,
+        after: tuple[str, str, str] = ("", "", ""),
+        limit: int | None = None,
     ) -> Sequence[Machine]:
-        """Return those that match, by group and name."""
+        """Return at most `limit` of those that match, by lower-cased group and name, then kind.
+
+        `after` is group, name and kind of the last one on the page before.
+        """
         ...
 
     async def put_machine(self, machine: Machine) -> None:

@@ -16,6 +16,7 @@ m.session_epoch, m.status_changed_at, m.lease_expires_at """
 _BY_ID: Final = (
     _SELECT + "FROM machines m JOIN machine_addresses a ON a.machine_id = m.id AND a.position = 0 WHERE m.id = $1"
 )
+_NO_LIMIT: Final = 2**62  # rows: more than there ever are
 _BY_ADDRESS: Final = _SELECT + "FROM machine_addresses a JOIN machines m ON m.id = a.machine_id WHERE "
 
 # What goes with a machine, children first: each is found through the commands of the machine.
@@ -104,25 +105,45 @@ class MachineVerbs(Verbs):
         return None if row is None else machine_of(row)
 
     async def list_machines(
-        self, subscription_id: str, *, resource_group: str | None = None, kind: MachineKind | None = None
+        self,
+        subscription_id: str,
+        *,
+        resource_group: str | None = None,
+        kind: MachineKind | None = None,
+        after: tuple[str, str, str] = ("", "", ""),
+        limit: int | None = None,
     ) -> Sequence[Machine]:
-        """Return those that match, by group and name."""
+        """Return at most `limit` of those that match, by lower-cased group and name, then kind.
+
+        `after` is group, name and kind of the last one on the page before.
+        """
         wanted = "" if kind is None else kind.value
+        group_key, name_key, after_kind = (part.lower() for part in after)
+        most = _NO_LIMIT if limit is None else limit
         if resource_group is None:
             rows = await self._connection.rows(
                 _BY_ADDRESS
-                + "a.subscription_key = $1 AND ($2 = '' OR a.kind = $2) ORDER BY a.group_key, a.name_key, a.kind",
+                + "a.subscription_key = $1 AND ($2 = '' OR a.kind = $2) "
+                + "AND (a.group_key, a.name_key, a.kind) > ($3, $4, $5) "
+                + "ORDER BY a.group_key, a.name_key, a.kind LIMIT $6",
                 subscription_id.lower(),
                 wanted,
+                group_key,
+                name_key,
+                after_kind,
+                most,
             )
         else:
             rows = await self._connection.rows(
                 _BY_ADDRESS
                 + "a.subscription_key = $1 AND a.group_key = $2 AND ($3 = '' OR a.kind = $3) "
-                + "ORDER BY a.name_key, a.kind",
+                + "AND (a.name_key, a.kind) > ($4, $5) ORDER BY a.name_key, a.kind LIMIT $6",
                 subscription_id.lower(),
                 resource_group.lower(),
                 wanted,
+                name_key,
+                after_kind,
+                most,
             )
         return [machine_of(row) for row in rows]
 
