@@ -50,6 +50,7 @@ _LEVELS: Final[Mapping[ExecutionState, str]] = {
 def parse_run_command(body: object, *, api_version: str, kind: MachineKind) -> CommandRequest:  # noqa: ARG001 - scale sets and Arc will differ
     """Return what a PUT asks for; raise InvalidRequest, naming the property, when it cannot be done."""
     resource = Properties(body, "")
+    location, tags = resource.text("location"), read_tags(resource)
     properties = resource.child("properties")
     for name, what in _LATER.items():
         _refuse_later(properties, name, what)
@@ -60,8 +61,8 @@ def parse_run_command(body: object, *, api_version: str, kind: MachineKind) -> C
     _check_sizes(public, protected or ())
     treat_failure = properties.boolean("treatFailureAsDeploymentFailure")
     return CommandRequest(
-        location=resource.text("location"),
-        tags=read_tags(resource),
+        location=location,
+        tags=tags,
         script=script,
         parameters=public,
         protected=protected,

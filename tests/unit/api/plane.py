@@ -148,15 +148,13 @@ class Plane:
         **query: str,
     ) -> httpx.Response:
         """Send an authorised request with an api-version."""
+        expanded = {name.replace("expand", "$expand"): text for name, text in query.items()}
         return await self.http.request(
             method,
             path,
             json=body if content is None and body is not None else None,
             content=content,
-            params={
-                "api-version": VERSION,
-                **{name.replace("expand", "$expand"): text for name, text in query.items()},
-            },
+            params={"api-version": VERSION, **expanded},
             headers={"Authorization": f"Bearer {self.token}", **(headers or {})},
         )
 

@@ -108,9 +108,7 @@ async def test_trap_4_delete_answers_202_then_204(plane: Plane) -> None:
     assert (await plane.ask("DELETE", plane.path("c1", machine="nobody"))).status_code == 204
 
 
-async def test_trap_4_deletion_of_what_may_run_is_202_until_the_machine_confirms(
-    plane: Plane, clock: HandClock
-) -> None:
+async def test_trap_4_deletion_is_202_until_the_machine_confirms(plane: Plane, clock: HandClock) -> None:
     """
     While the machine has not confirmed the end, GET shows Deleting and the result is 202 with Location and Retry-After.
     """
@@ -128,7 +126,7 @@ async def test_trap_4_deletion_of_what_may_run_is_202_until_the_machine_confirms
 
 async def test_trap_6_put_always_names_its_operation(plane: Plane) -> None:
     """
-    Azure-AsyncOperation is there even when a repetition finds everything over, and Location is not (clients would GET it).
+    Azure-AsyncOperation is there even when a repetition finds all over; Location is not, for clients would GET it.
     """
     session = await plane.connect(await plane.machine())
     first = await plane.put(x_ms_client_request_id="one")
