@@ -33,7 +33,7 @@ def around_files(*stems: str) -> list[str]:
 AGENT_ACCEPTING: Final = around("journal.append")
 AGENT_ENDING: Final = around("journal.append")
 AGENT_STARTING: Final = around("journal.append", "journal.directory", "journal.compact")
-ABANDONING: Final = around("bundle.abandon")
+FORBIDDING: Final = around("bundle.forbid", "bundle.forbid.directory")
 SHIM: Final = around("shim.started", "shim.directory", "shim.exit")
 JOINING: Final = around_files("state.ca", "state.signing_key", "state.sealing_key", "state.identity")
 SERVER_FIRST_START: Final = [
@@ -41,13 +41,13 @@ SERVER_FIRST_START: Final = [
     *around_files("pki.authority", "pki.ca", "pki.server", "pki.token_key", "connection"),
 ]
 SERVER_ACCEPTING: Final = around("store.commit")
-SERVER_ENDING: Final = around("store.commit", "output.spill")
+SERVER_ENDING: Final = around("store.commit", "output.directory", "output.spill")
 SERVER_STARTING: Final = [*around("store.commit"), *around_files("connection")]
 ALL: Final = {
     *AGENT_ACCEPTING,
     *AGENT_ENDING,
     *AGENT_STARTING,
-    *ABANDONING,
+    *FORBIDDING,
     *SHIM,
     *JOINING,
     *SERVER_FIRST_START,
@@ -221,8 +221,8 @@ def fill_journal(machine: Agent, commands: Commands) -> None:
     pytest.fail("the journal does not grow")
 
 
-@pytest.mark.parametrize("point", ABANDONING)
-def test_agent_dies_abandoning_a_torn_claim(
+@pytest.mark.parametrize("point", FORBIDDING)
+def test_agent_dies_settling_a_torn_claim(
     point: str, machine: Agent, witness: Witness, crash: Callable[[str], CrashPoint]
 ) -> None:
     """
