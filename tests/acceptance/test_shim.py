@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from enjoin.agent.bundle import Bundle
+from enjoin.agent.records import encode_spec
 from enjoin.agent.script import AlreadyClaimed, CouldNotStart
 from tests.acceptance.shims import CONTAINMENTS, LIMIT_S, Machine, command_lines, exit_of, is_gone, pids_in, until
+from tests.tools import REPOSITORY
 
 SHOW_ARGUMENTS = f"#!{sys.executable}\nimport sys, os\nos.write(1, '\\0'.join(sys.argv[1:]).encode())\n"
 
@@ -313,3 +316,51 @@ async def test_read_only_bundle_is_a_clear_failure(machine: Machine) -> None:
     with pytest.raises(CouldNotStart, match="the start could not be recorded"):
         await asyncio.wait_for(script.started(), LIMIT_S)
     assert (await exit_of(script)).reason == "could_not_start"
+
+
+SERVE_ONE = """
+import mmap, os, socket, sys
+from contextlib import ExitStack
+sys.path.insert(0, sys.argv[1])
+from enjoin.agent import forkserver, shim
+from enjoin.agent.spare import Spare
+
+pool, agent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+spec = os.memfd_create("spec")
+os.write(spec, sys.stdin.buffer.read())
+socket.send_fds(agent, [b"r"], [spec, theirs.fileno()])
+before = set(sys.modules)
+spare = Spare(pool, slots=mmap.mmap(-1, 4096), slot=0, wake=os.pipe()[1], cgroup=None, oom_score_adj=0)
+with ExitStack() as held:
+    shim.Run(spare._owner, held, *spare._next()).serve()
+print(sorted(set(sys.modules) - before))
+"""
+
+
+@pytest.mark.parametrize("ending", ["exited", "timed_out", "canceled", "could_not_start"])
+def test_shim_imports_nothing_after_its_fork(tmp_path: Path, ending: str) -> None:
+    """
+    Whatever comes, a shim needs no file that an upgrade may have replaced (case 77).
+    """
+    bundle = Bundle.of(tmp_path, "0190-abc")
+    bundle.create(b"setsid sleep 600 & trap '' TERM; while :; do sleep 0.1; done" if ending == "timed_out" else b"")
+    if ending == "canceled":
+        bundle.request_cancel("canceled")
+    spec = {
+        "bundle": str(bundle.path),
+        "execution_id": bundle.execution_id,
+        "start_number": 1,
+        "argv": [b"/no/such" if ending == "could_not_start" else b"/bin/bash", bytes(bundle.script)],
+        "env": [],
+        "prelude": b"",
+        "timeout_s": 0.2,
+        "grace_s": 0.1,
+        "end_leftovers": True,
+    }
+    command = [sys.executable, "-I", "-S", "-c", SERVE_ONE, str(REPOSITORY / "src")]
+    shim = subprocess.run(command, input=encode_spec(spec), capture_output=True, check=True)
+    assert (shim.stdout, shim.stderr) == (b"[]\n", b"")
+    end = bundle.read_exit()
+    assert end is not None
+    assert end.reason == ending

@@ -17,10 +17,11 @@ import re
 import stat
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+from enjoin.agent.containment import unescaped
 from enjoin.agent.records import append, unseal
 from enjoin.crashpoints import crash_point
 
@@ -37,7 +38,7 @@ _FLOCK: Final = struct.Struct("@hhqqi4x")  # struct flock on 64-bit Linux
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """What the shim wrote when it claimed the start."""
+    """What the shim wrote when it claimed the start. A field that a later version adds needs a default."""
 
     execution_id: str
     boot_id: str
@@ -50,7 +51,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How the script ended, as its shim saw it."""
+    """How the script ended, as its shim saw it. A field that a later version adds needs a default."""
 
     exit_code: int  # the script's own; -1 for a signal, the timeout, or when it could not be started
     signal: int | None
@@ -61,6 +62,9 @@ class Exit:
     leftovers: bool  # processes that the script started were still there
     stdout_bytes: int
     stderr_bytes: int
+
+
+_Record = TypeVar("_Record", Started, Exit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,19 +141,11 @@ class Bundle:
 
     def read_started(self) -> Started | None:
         """Return the claim; None if there is none, or only a torn one."""
-        fields = _read(self.started)
-        try:
-            return None if fields is None else Started(**fields)  # type: ignore[arg-type]
-        except TypeError:
-            return None
+        return _read(self.started, Started)
 
     def read_exit(self) -> Exit | None:
         """Return how the script ended; None if that is not recorded, or only torn."""
-        fields = _read(self.exit)
-        try:
-            return None if fields is None else Exit(**fields)  # type: ignore[arg-type]
-        except TypeError:
-            return None
+        return _read(self.exit, Exit)
 
     def request_cancel(self, reason: str) -> None:
         """Leave the reason to end the script; then wake its shim with SIGUSR1. The first reason stays."""
@@ -309,17 +305,23 @@ def _remove_plain(base: str) -> bool:
 def _has_mounts(path: Path) -> bool:
     prefix = f"{os.path.realpath(path)}/"
     mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    points = (line.split(" ")[4] for line in mounts)
+    points = (unescaped(line.split(" ")[4]) for line in mounts)
     return any(f"{point}/".startswith(prefix) for point in points)
 
 
-def _read(path: Path) -> dict[str, object] | None:
+def _read(path: Path, kind: type[_Record]) -> _Record | None:
+    """Return the record in `path`. A shim of another version may have written it: what is unknown is passed over."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return None
     with os.fdopen(descriptor, "rb") as file:
-        return unseal(file.read(MAX_RECORD_BYTES))
+        found = unseal(file.read(MAX_RECORD_BYTES))
+    known = {field.name for field in fields(kind)}
+    try:
+        return None if found is None else kind(**{name: value for name, value in found.items() if name in known})
+    except TypeError:  # something is missing
+        return None
 
 
 def boot_id() -> str:

@@ -62,14 +62,14 @@ def _own_cgroup() -> str | None:
     for fields in mounts:
         if fields[fields.index("-") + 1] != "cgroup2" or not paths:
             continue
-        root, point = fields[3], _unescaped(fields[4])
+        root, point = fields[3], unescaped(fields[4])
         directory = point + (paths[0] if root == "/" else paths[0].removeprefix(root)).rstrip("/")
         if os.path.exists(f"{directory}/cgroup.procs"):
             return directory
     return None
 
 
-def _unescaped(path: str) -> str:
+def unescaped(path: str) -> str:
     """Return a path of mountinfo as it is: the kernel writes blanks and backslashes in octal."""
     for octal, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         path = path.replace(octal, character)
@@ -78,7 +78,7 @@ def _unescaped(path: str) -> str:
 
 def make_cgroup(path: str, *, protected: bool) -> None:
     """Make one for a shim. `protected`: its shim survives the OOM killer, so the rest may go as a whole."""
-    os.mkdir(path)
+    os.makedirs(path)  # the base may have been removed by the fork server of an agent that ended just now
     if protected:
         with suppress(OSError):  # no memory controller here
             write_file(f"{path}/memory.oom.group", b"1")
@@ -96,9 +96,8 @@ def remove_cgroup(path: str) -> bool:
 
 
 def remove_base(base: str) -> None:
-    """Remove what `find_base` made, if no shim is left below."""
-    cgroups = cgroups_below(base)
-    if all(map(remove_cgroup, cgroups)) and remove_cgroup(f"{base}/{HOME}"):
+    """Remove what `find_base` made if no shim's cgroup is below: whoever needs it again makes it again."""
+    if not cgroups_below(base) and remove_cgroup(f"{base}/{HOME}"):
         remove_cgroup(base)
 
 
@@ -281,7 +280,8 @@ class ProcessTree:
         if self.cgroup is not None:
             self.stepped_out = True
             with suppress(OSError):  # without it the sweep below must do
-                enter_cgroup(f"{os.path.dirname(self.cgroup)}/{HOME}")  # else the kill would take this process too
+                os.makedirs(home := f"{os.path.dirname(self.cgroup)}/{HOME}", exist_ok=True)
+                enter_cgroup(home)  # else the kill would take this process too
                 kill_cgroup(self.cgroup)
         end_s = time.clock_gettime(time.CLOCK_BOOTTIME) + KILL_WAIT_S
         while not self.wait_empty(timeout_s=_TICK_S):

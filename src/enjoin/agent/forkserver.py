@@ -30,6 +30,7 @@ from enjoin.agent.containment import (
     enter_cgroup,
     make_cgroup,
     read_oom_score_adj,
+    remove_base,
     remove_cgroup,
     set_process_name,
     write_file,
@@ -166,6 +167,8 @@ class ForkServer:
             if time.monotonic() > end_s:
                 break
         self._tidy()
+        if self._base is not None:
+            remove_base(self._base)
 
 
 def _protect() -> int:
@@ -179,7 +182,7 @@ def _is_usable(base: str) -> bool:
     """Whether a child can be put into a cgroup below `base`: tried, because what forbids it has many faces."""
     probe = f"{base}/probe-{os.getpid():x}"
     try:
-        os.mkdir(probe)
+        os.makedirs(probe)
     except OSError:
         return False
     pid = os.fork()

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import zlib
+from typing import Any
 
 
 def seal(fields: dict[str, object]) -> bytes:
@@ -17,7 +18,7 @@ def seal(fields: dict[str, object]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def unseal(data: bytes) -> dict[str, object] | None:
+def unseal(data: bytes) -> dict[str, Any] | None:
     """Return what the last whole line of `data` says; None if there is none, whatever `data` is."""
     for line in reversed(data.split(b"\n")[:-1]):  # what follows the last newline was cut off
         checksum, _, text = line.partition(b" ")

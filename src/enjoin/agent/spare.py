@@ -35,8 +35,8 @@ class Spare:
         set_process_name(b"enjoin-shim")
         if cgroup is not None:
             enter_cgroup(cgroup)
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as text:
-            boot_id = text.read().strip()
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            boot_id = file.read().decode().strip()
         pid = os.getpid()
         self._owner = Owner(
             identity={"boot_id": boot_id, "pid": pid, "start_ticks": start_ticks(), "cgroup": cgroup},

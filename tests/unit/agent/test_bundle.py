@@ -86,6 +86,14 @@ def test_records(bundle: Bundle) -> None:
     assert bundle.read_exit() == EXIT
 
 
+def test_record_of_a_later_version(bundle: Bundle) -> None:
+    """
+    A record that says more than this version knows is read all the same: shims outlive a downgrade (case 77).
+    """
+    bundle.exit.write_bytes(seal(asdict(EXIT) | {"new": [1]}))
+    assert bundle.read_exit() == EXIT
+
+
 @pytest.mark.parametrize("cut", range(len(seal(asdict(EXIT)))))
 def test_torn_record(bundle: Bundle, cut: int) -> None:
     """
@@ -224,7 +232,7 @@ def test_mount_is_not_entered(bundle: Bundle) -> None:
     outside = bundle.path.parent / "outside"
     outside.mkdir()
     (outside / "kept").touch()
-    point = bundle.path / "work/mount"
+    point = bundle.path / "work/mount point"
     point.mkdir()
     if subprocess.run(["mount", "--bind", outside, point], check=False).returncode != 0:
         pytest.skip("this machine does not let root mount")
