@@ -60,11 +60,14 @@ class Application(click.Group):
         """Return the verbs in the order in which a newcomer meets them."""
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load a verb; None when there is no such."""
         verb = VERBS.get(cmd_name)
-        if verb is None or verb.attribute is None:
+        if verb is None:
             return None
+        if verb.attribute is None:  # the dispatcher runs it, and did not see it in the first place
+            message = f"write `enjoin {cmd_name} ...`, with nothing before {cmd_name!r}"
+            raise click.UsageError(message, ctx)
         command: click.Command = getattr(import_module(verb.module), verb.attribute)
         return command
 

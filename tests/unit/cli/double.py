@@ -1,16 +1,18 @@
 """A control plane that misbehaves on purpose: it says what a test tells it to, drops replies and cuts streams."""
 
 import json
+import select
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from cryptography import x509
@@ -190,6 +192,49 @@ def _handler(double: Double) -> type[BaseHTTPRequestHandler]:
         do_GET = do_PUT = do_POST = do_DELETE = _answer  # noqa: N815 - the library's names
 
     return Handler
+
+
+class Proxy:
+    """An HTTP proxy for one client at a time, which leads to the control plane whatever it is asked for."""
+
+    def __init__(self, double: Double) -> None:
+        self.asked: list[str] = []
+        self._target = urlsplit(double.endpoint)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):  # the listener was shut
+            while True:
+                client, _ = self._listener.accept()
+                with client:
+                    self._tunnel(client)
+
+    def _tunnel(self, client: socket.socket) -> None:
+        request = b""
+        while not request.endswith(b"\r\n\r\n"):
+            request += client.recv(1)
+        self.asked.append(request.split(b"\r\n")[0].decode())
+        client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        assert self._target.hostname is not None
+        with socket.create_connection((self._target.hostname, self._target.port)) as server:
+            ends = {client: server, server: client}
+            while True:
+                for end in select.select(list(ends), [], [])[0]:
+                    data = end.recv(65536)
+                    if not data:
+                        return
+                    ends[end].sendall(data)
 
 
 def _certificate(directory: Path) -> Path:

@@ -63,6 +63,14 @@ def test_wrong_words_as_json(enjoin: Enjoin, words: tuple[str, ...]) -> None:
     assert b'"code": "InvalidUsage"' in done.stderr
 
 
+def test_machine_verb_after_an_option(double: Double, enjoin: Enjoin) -> None:
+    """
+    `join` and `agent` know no connection file: an option before them is exit 2 and says how to write it.
+    """
+    done = enjoin("--connection", str(double.connection_file), "agent")
+    assert (done.code, done.last_line) == (2, "enjoin: write `enjoin agent ...`, with nothing before 'agent'")
+
+
 def test_our_own_mistake(double: Double, enjoin: Enjoin, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A mistake of ours is one line too; the traceback is there for who asks.

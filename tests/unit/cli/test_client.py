@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.unit.cli.conftest import Enjoin
-from tests.unit.cli.double import ARC, SECRET, SUBSCRIPTION, TOKEN, VM, Double, Reply
+from tests.unit.cli.double import ARC, SECRET, SUBSCRIPTION, TOKEN, VM, Double, Proxy, Reply
 
 VMS = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/virtualMachines"
 ARCS = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.HybridCompute/machines"
@@ -173,6 +173,25 @@ def test_kept_connection_closed(double: Double, enjoin: Enjoin) -> None:
     double.answer("GET", VMS, Reply(body={"value": []}, headers={"Connection": "close"}))
     double.answer("GET", ARCS, DROP, Reply(body={"value": []}))
     assert enjoin("machines").code == 0
+
+
+def test_proxy(double: Double, enjoin: Enjoin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    HTTPS_PROXY is used as curl and the Azure clients use it, NO_PROXY exempts; TLS goes to the control plane itself.
+    """
+    double.answer("GET", PRINCIPALS, Reply(body={"value": []}))
+    with Proxy(double) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("NO_PROXY", "elsewhere.test")
+        assert enjoin("principal", "list").code == 0
+        assert [line.split()[:2] for line in proxy.asked] == [["CONNECT", double.endpoint.removeprefix("https://")]]
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        assert enjoin("principal", "list").code == 0
+        assert len(proxy.asked) == 1
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
+    done = enjoin("principal", "list")
+    assert (done.code, "HTTPS_PROXY must be http://HOST:PORT" in done.last_line) == (2, True)
 
 
 @pytest.mark.parametrize(
