@@ -97,11 +97,9 @@ def _properties(  # one parameter for each option
     public = [_named(text, "-p") for text in parameters] + [{"name": "", "value": text} for text in arguments]
     hidden = [_protected(text) for text in protected]
     properties: dict[str, Any] = {"source": {"script": _script(words, script_file)}, "asyncExecution": False}
+    properties["protectedParameters"] = hidden  # even when empty: those of an earlier command must not come back
     if public:
         properties["parameters"] = public
-    properties["protectedParameters"] = (
-        hidden  # always: what an earlier command of this name was given must not come back
-    )
     if timeout is not None:
         properties["timeoutInSeconds"] = timeout
     if run_as is not None:

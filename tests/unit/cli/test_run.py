@@ -318,6 +318,8 @@ def test_logs(machine: Double, enjoin: Enjoin) -> None:
     machine.add_execution(COMMAND, streams_of, outputBytes=6, errorBytes=6)
     done = enjoin("logs", "m1", "c1")
     assert (done.code, done.stdout, done.stderr) == (0, b"output", b"errors")
+    asked = [(seen.query["stream"], seen.query["offset"]) for seen in machine.requests("GET", f"{VIEW}/output")]
+    assert asked == [("stdout", "0"), ("stdout", "3"), ("stderr", "0")]
     done = enjoin("logs", "m1", "c1", "--stream", "stderr", "--generation", "1")
     assert (done.code, done.stdout, done.stderr) == (0, b"", b"errors")
     done = enjoin("logs", "m1", "c1", "--generation", "2")
