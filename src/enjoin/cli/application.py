@@ -119,6 +119,9 @@ def _fail(failure: Failure, words: Sequence[str]) -> int:
 def _unexpected(error: Exception) -> Failure:
     if isinstance(error, OSError):  # a full disk, a directory that cannot be written
         return Failure(str(error))
+    if isinstance(error, UnicodeEncodeError):  # how Python spells bytes of argv or environment that are no text
+        message = "what was given holds bytes that are not UTF-8 text; JSON cannot carry them"
+        return UsageFailure(message)
     if os.environ.get(DEBUG):
         traceback.print_exc()
     message = f"a mistake in Enjoin, {type(error).__name__}: {error}; {DEBUG}=1 shows where, for your report"

@@ -148,6 +148,18 @@ def test_usage(machine: Double, enjoin: Enjoin, words: tuple[str, ...], complain
     assert not [seen for seen in machine.seen if seen.method == "PUT"]
 
 
+@pytest.mark.parametrize(
+    "words", [("--", "printf \udcff"), ("-p", "A=\udcff", "--", "id"), ("--name", "\udcff", "--", "id")]
+)
+def test_words_that_are_no_text(machine: Double, enjoin: Enjoin, words: tuple[str, ...]) -> None:
+    """
+    Bytes on the command line that are not UTF-8 are refused rather than changed on the way.
+    """
+    done = enjoin("run", "m1", *words)
+    assert (done.code, "not UTF-8" in done.last_line) == (2, True)
+    assert not [seen for seen in machine.seen if seen.method == "PUT"]
+
+
 def test_a_script_that_is_no_text(machine: Double, enjoin: Enjoin, tmp_path: Path) -> None:
     """
     A file that is not UTF-8 is refused with the place, as it would not arrive as it is.
