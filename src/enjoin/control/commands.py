@@ -1,51 +1,40 @@
 """Put, show, list, cancel and delete run commands."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 from uuid import UUID
 
 from enjoin.clock import Clock
 from enjoin.control.accepted import Accepted
-from enjoin.control.assignments import Assignments, build_assignment
+from enjoin.control.assignments import Assignments, build_assignment, uninterrupted
+from enjoin.control.cancels import CANCELED, DELETED, end_command, handed_over
 from enjoin.control.machines import TYPES, find_machine
 from enjoin.control.output import Output
+from enjoin.control.puts import Put, new_command, waiting_message
+from enjoin.control.repeats import find_repeated, remember
 from enjoin.control.sealing import seal_parameters
 from enjoin.control.sessions import Session, Sessions
 from enjoin.control.settlement import finish_deletion, machine_topic, move, preempt
-from enjoin.errors import Conflict, InvalidField, LocationRequired, NotFound, ParentNotFound
+from enjoin.errors import Conflict, NotFound, ParentNotFound
 from enjoin.model.address import Caller, CommandAddress, MachineAddress, Trace
-from enjoin.model.command import CommandRequest, CommandSpec, CommandView, RunCommand, SealedValue
+from enjoin.model.command import CommandRequest, CommandView, RunCommand
 from enjoin.model.execution import Event, Execution, ExecutionState
 from enjoin.model.identity import new_uuid7
 from enjoin.model.machine import Machine
 from enjoin.model.operation import Awaits, Operation, OperationState
 from enjoin.model.provisioning import Change, ProvisioningState, change
-from enjoin.protocol.messages import Assignment, Cancel, Question
-from enjoin.store.base import AcceptedRequest, CancelOrder, Store, Transaction
+from enjoin.protocol.messages import Assignment, Cancel
+from enjoin.store.base import Store, Transaction
 
-REPEAT_WINDOW: Final = timedelta(minutes=10)
 DELIVERY_DEADLINE: Final = timedelta(minutes=90)
 _RESEAL_TRIES: Final = 5
 
 
 class _MovedMeanwhile(Exception):
     """What the secrets were sealed for is not what is there now."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Put:
-    """One PUT, with its secrets sealed for what was there a moment ago."""
-
-    caller: Caller
-    address: CommandAddress
-    request: CommandRequest
-    trace: Trace
-    machine: Machine
-    incarnation_id: UUID
-    sealed: tuple[SealedValue, ...] | None
 
 
 class Commands:
@@ -73,16 +62,20 @@ class Commands:
         """Create or replace, and run. A repetition of an accepted request answers that one and starts nothing."""
         for _ in range(_RESEAL_TRIES):
             put = await self._seal(caller, address, request, trace)
-            session = self._sessions.live(put.machine.id)
             try:
-                accepted, assignment = await self._store.write(partial(self._put, put=put, session=session))
+                return await uninterrupted(self._commit(put))
             except _MovedMeanwhile:
                 continue
-            if assignment is not None:
-                self._hand_over(put.machine.id, session, assignment)
-            return accepted
         text = f"The run command '{address.name}' is being changed by others at the same time; try again."
         raise Conflict(text)
+
+    async def _commit(self, put: Put) -> Accepted:
+        """Store the PUT and hand it over to the machine if that is connected."""
+        session = self._sessions.live(put.machine.id)
+        accepted, assignment = await self._store.write(partial(self._put, put=put, session=session))
+        if assignment is not None:
+            self._hand_over(put.machine.id, session, assignment)
+        return accepted
 
     def _hand_over(self, machine_id: UUID, session: Session | None, assignment: Assignment) -> None:
         """Give a committed assignment to the session it was marked for; a later session asks for it instead."""
@@ -90,9 +83,9 @@ class Commands:
         if session is not None and live is session and not session.ended.is_set():
             session.push(assignment)
         elif live is not None:
-            live.push(Question(execution_id=assignment.execution_id))
+            live.ask(assignment.execution_id)
 
-    async def _seal(self, caller: Caller, address: CommandAddress, request: CommandRequest, trace: Trace) -> _Put:
+    async def _seal(self, caller: Caller, address: CommandAddress, request: CommandRequest, trace: Trace) -> Put:
         """Return the PUT with its secrets sealed, before anything of it is stored."""
 
         async def work(tx: Transaction) -> tuple[Machine, RunCommand | None]:
@@ -109,34 +102,32 @@ class Commands:
             if request.protected is None
             else seal_parameters(request.protected, machine=machine, incarnation_id=incarnation_id)
         )
-        return _Put(
+        return Put(
             caller=caller,
             address=address,
             request=request,
             trace=trace,
             machine=machine,
             incarnation_id=incarnation_id,
+            is_update=current is not None,
             sealed=sealed,
         )
 
-    async def _put(self, tx: Transaction, put: _Put, session: Session | None) -> tuple[Accepted, Assignment | None]:
-        repeated = await self._repeated(tx, put.caller, put.trace)
+    async def _put(self, tx: Transaction, put: Put, session: Session | None) -> tuple[Accepted, Assignment | None]:
+        now = self._clock.now()
+        repeated = await find_repeated(tx, put.caller, put.trace, now=now)
         if repeated is not None:
-            current = await tx.find_command(put.machine.id, put.address.name)
-            if current is not None and current.incarnation_id == repeated.incarnation_id:
-                view = await self._view(tx, current)
-                created = repeated.execution_id == view.execution.id and view.execution.generation == 1
-                return Accepted(view=view, operation=repeated, created=created), None
+            return await self._answer_again(tx, put, repeated), None
         machine = await tx.get_machine(put.machine.id)
         if machine is None:
             raise _no_parent(put.address)
         current = await tx.find_command_for_update(machine.id, put.address.name)
-        if (current is not None and current.incarnation_id != put.incarnation_id) or (
-            put.sealed and machine.sealing_key_id != put.machine.sealing_key_id
-        ):
+        is_moved = (current is not None) != put.is_update or (
+            current is not None and current.incarnation_id != put.incarnation_id
+        )
+        if is_moved or (put.sealed and machine.sealing_key_id != put.machine.sealing_key_id):
             raise _MovedMeanwhile
-        now = self._clock.now()
-        supersedes = await self._replace(tx, current) if current is not None else None
+        supersedes = await self._replace(tx, current, now=now) if current is not None else None
         execution = Execution(
             id=new_uuid7(),
             machine_id=machine.id,
@@ -147,12 +138,12 @@ class Commands:
             client_request_id=put.trace.client_request_id,
             created_at=now,
             deadline_at=now + self._delivery_deadline,
-            message=_waiting(machine),
+            message=waiting_message(machine),
             supersedes=supersedes,
         )
         if session is not None and not session.ended.is_set():
             execution = self._assignments.hand_over(execution, session)
-        command = _command(put, machine, current, execution)
+        command = new_command(put, machine, current, execution)
         operation = Operation(
             id=new_uuid7(),
             subscription_id=machine.subscription_id,
@@ -168,7 +159,7 @@ class Commands:
         await (tx.add_command(command) if current is None else tx.put_command(command))
         await tx.add_execution(execution)
         await tx.add_operation(operation)
-        await self._remember(tx, put.caller, put.trace, operation)
+        await remember(tx, put.caller, put.trace, operation, now=now)
         view = CommandView(command=command, execution=execution, received_bytes={}, tails={})
         accepted = Accepted(view=view, operation=operation, created=current is None)
         if execution.delivered_at is None:
@@ -176,12 +167,24 @@ class Commands:
             return accepted, None
         return accepted, build_assignment(command, execution)
 
-    async def _replace(self, tx: Transaction, current: RunCommand) -> UUID | None:
+    async def _answer_again(self, tx: Transaction, put: Put, operation: Operation) -> Accepted:
+        """Answer a repetition with what the accepted request led to, as it stands now."""
+        current = await tx.find_command(put.machine.id, put.address.name)
+        if current is None or current.incarnation_id != operation.incarnation_id:
+            text = (
+                f"This request was accepted before, and the run command '{put.address.name}' was deleted since; "
+                "send it with another x-ms-client-request-id to create and run it again."
+            )
+            raise Conflict(text)
+        view = await self._view(tx, current)
+        created = operation.execution_id == view.execution.id and view.execution.generation == 1
+        return Accepted(view=view, operation=operation, created=created)
+
+    async def _replace(self, tx: Transaction, current: RunCommand, *, now: datetime) -> UUID | None:
         """Give up or supersede the current execution; return the one that the machine must end first."""
         if current.provisioning_state is ProvisioningState.DELETING:
             text = f"The run command '{current.name}' is being deleted; create it again when that is over."
             raise Conflict(text)
-        now = self._clock.now()
         execution = await tx.get_execution_for_update(current.execution_id)
         assert execution is not None
         await preempt(tx, execution, now=now)
@@ -189,33 +192,6 @@ class Commands:
             await move(tx, execution, Event.CANCELED, at=now, now=now, message="Replaced before it was sent.")
             return execution.supersedes
         return execution.id if execution.delivered_at is not None else execution.supersedes
-
-    async def _repeated(self, tx: Transaction, caller: Caller, trace: Trace) -> Operation | None:
-        """Return the operation of the accepted request that this one repeats."""
-        if trace.client_request_id is None:
-            return None
-        found = await tx.find_request(caller.principal_id, trace.resource_key, trace.client_request_id)
-        if (
-            found is None
-            or found.operation_id is None
-            or found.body_sha256 != trace.body_sha256
-            or found.accepted_at < self._clock.now() - REPEAT_WINDOW
-        ):
-            return None
-        return await tx.get_operation(found.operation_id)
-
-    async def _remember(self, tx: Transaction, caller: Caller, trace: Trace, operation: Operation) -> None:
-        if trace.client_request_id is not None:
-            await tx.put_request(
-                AcceptedRequest(
-                    principal_id=caller.principal_id,
-                    resource_key=trace.resource_key,
-                    client_request_id=trace.client_request_id,
-                    body_sha256=trace.body_sha256,
-                    operation_id=operation.id,
-                    accepted_at=self._clock.now(),
-                )
-            )
 
     async def get(self, address: CommandAddress) -> CommandView:
         """Return a run command with its current execution; raise NotFound."""
@@ -270,41 +246,47 @@ class Commands:
     async def cancel(self, caller: Caller, address: CommandAddress, *, trace: Trace) -> Execution:  # noqa: ARG002 - who and why, for the audit
         """Ask for the end of what runs; return the execution as it stands. One that ended is left as it is."""
 
-        async def work(tx: Transaction) -> tuple[Execution, Cancel | None]:
+        async def work(tx: Transaction) -> tuple[Execution, Sequence[Cancel]]:
             command = await _find(tx, address)
             execution = await tx.get_execution_for_update(command.execution_id)
             assert execution is not None
-            if execution.is_terminal:
-                return execution, None
-            return await self._cancel(tx, execution, reason="canceled", forget=False)
+            if execution.is_terminal and not await handed_over(tx, execution):
+                return execution, ()
+            return await end_command(tx, execution, reason=CANCELED, now=self._clock.now())
 
-        execution, order = await self._store.write(work)
-        self._send(execution.machine_id, order)
-        return execution
+        async def end() -> Execution:
+            execution, orders = await self._store.write(work)
+            self._send(execution.machine_id, orders)
+            return execution
+
+        return await uninterrupted(end())
 
     async def delete(self, caller: Caller, address: CommandAddress, *, trace: Trace) -> Operation | None:
         """Delete a run command, ending what runs; None when there is none."""
 
-        async def work(tx: Transaction) -> tuple[Operation, UUID, Cancel | None] | None:
+        async def work(tx: Transaction) -> tuple[Operation, UUID, Sequence[Cancel]] | None:
             machine = await find_machine(tx, address.machine)
             command = await tx.find_command_for_update(machine.id, address.name)
             if command is None:
                 return None
             return await self._delete(tx, caller, machine, command, trace)
 
-        done = await self._store.write(work)
-        if done is None:
-            return None
-        operation, machine_id, order = done
-        self._send(machine_id, order)
-        return operation
+        async def end() -> Operation | None:
+            done = await self._store.write(work)
+            if done is None:
+                return None
+            operation, machine_id, orders = done
+            self._send(machine_id, orders)
+            return operation
+
+        return await uninterrupted(end())
 
     async def _delete(
         self, tx: Transaction, caller: Caller, machine: Machine, command: RunCommand, trace: Trace
-    ) -> tuple[Operation, UUID, Cancel | None]:
+    ) -> tuple[Operation, UUID, Sequence[Cancel]]:
         now = self._clock.now()
         for operation in await tx.open_deletions(command.incarnation_id):
-            return operation, machine.id, None
+            return operation, machine.id, ()
         execution = await tx.get_execution_for_update(command.execution_id)
         assert execution is not None
         await preempt(tx, execution, now=now)
@@ -320,48 +302,22 @@ class Commands:
             started_at=now,
             deadline_at=now + self._delivery_deadline,
         )
-        ended = execution.is_terminal
-        execution, order = await self._cancel(tx, execution, reason="deleted", forget=True)
+        may_run = await handed_over(tx, execution)
+        execution, orders = await end_command(tx, execution, reason=DELETED, now=now)
         await tx.put_command(
             replace(command, provisioning_state=change(command.provisioning_state, Change.DELETE_ACCEPTED))
         )
         await tx.add_operation(operation)
-        if order is None or (ended and not machine.connected):
+        if not orders or (not may_run and not machine.connected):
             # nothing of it can be running that anyone waits for; what the machine keeps goes when it is back
             await finish_deletion(tx, command.incarnation_id, now=now)
             operation = replace(operation, state=OperationState.SUCCEEDED, ended_at=now)
-        return operation, machine.id, order
+        return operation, machine.id, orders
 
-    async def _cancel(
-        self, tx: Transaction, execution: Execution, *, reason: str, forget: bool
-    ) -> tuple[Execution, Cancel | None]:
-        """End an execution that was never handed over here and now; order the machine to end any other."""
-        now = self._clock.now()
-        if execution.delivered_at is None and execution.supersedes is None:
-            if not execution.is_terminal:
-                message = "Canceled before it was sent to the machine."
-                execution = await move(tx, execution, Event.CANCELED, at=now, now=now, message=message)
-            return execution, None
-        target = execution.id if execution.delivered_at is not None else execution.supersedes
-        assert target is not None
-        if execution.delivered_at is None and not execution.is_terminal:
-            message = "Canceled before it was sent to the machine."
-            execution = await move(tx, execution, Event.CANCELED, at=now, now=now, message=message)
-        await tx.put_cancel(
-            CancelOrder(
-                machine_id=execution.machine_id,
-                execution_id=target,
-                reason=reason,
-                forget=forget,
-                ordered_at=now,
-            )
-        )
-        return execution, Cancel(execution_id=target, reason=reason, forget=forget)
-
-    def _send(self, machine_id: UUID, order: Cancel | None) -> None:
+    def _send(self, machine_id: UUID, orders: Sequence[Cancel]) -> None:
         session = self._sessions.live(machine_id)
-        if session is not None and order is not None:
-            session.push(order)
+        if session is not None:
+            session.push(*orders)
 
 
 async def _find(tx: Transaction, address: CommandAddress) -> RunCommand:
@@ -385,64 +341,3 @@ def _no_parent(address: CommandAddress) -> ParentNotFound:
         f"/providers/{kind}/{address.machine.name}' could not be found."
     )
     return ParentNotFound(text)
-
-
-def _waiting(machine: Machine) -> str:
-    if machine.connected:
-        return "Waiting for the machine to start it."
-    return "The machine is not connected; the command waits for it."
-
-
-def _command(put: _Put, machine: Machine, current: RunCommand | None, execution: Execution) -> RunCommand:
-    request, now = put.request, execution.created_at
-    if current is None and request.location is None:
-        text = "The location property is required for this definition."
-        raise LocationRequired(text, target="location")
-    if current is not None and request.location and request.location.lower() != current.location.lower():
-        text = (
-            f"The run command '{current.name}' is in location '{current.location}'; it cannot be moved to "
-            f"'{request.location}'."
-        )
-        raise Conflict(text, target="location")
-    protected = put.sealed
-    if protected is None:
-        protected = current.spec.protected if current else ()
-        if any(value.key_id != machine.sealing_key_id for value in protected):
-            text = (
-                "The stored protected parameters were sealed to an earlier key of the machine; send the secrets again."
-            )
-            raise InvalidField(text, target="properties.protectedParameters")
-    spec = CommandSpec(
-        script=request.script,
-        parameters=request.parameters,
-        protected=protected,
-        timeout_s=request.timeout_s,
-        async_execution=request.async_execution,
-        treat_failure_as_deployment_failure=request.treat_failure_as_deployment_failure,
-    )
-    if current is not None:
-        return replace(
-            current,
-            tags=request.tags,
-            spec=spec,
-            generation=execution.generation,
-            execution_id=execution.id,
-            provisioning_state=change(current.provisioning_state, Change.REPLACED),
-            modified_by=put.caller.client_id,
-            modified_at=now,
-        )
-    return RunCommand(
-        incarnation_id=put.incarnation_id,
-        machine_id=machine.id,
-        name=put.address.name,
-        location=request.location or "",
-        tags=request.tags,
-        spec=spec,
-        generation=1,
-        execution_id=execution.id,
-        provisioning_state=ProvisioningState.CREATING,
-        created_by=put.caller.client_id,
-        created_at=now,
-        modified_by=put.caller.client_id,
-        modified_at=now,
-    )

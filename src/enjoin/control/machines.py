@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Final
+from uuid import UUID
 
 from enjoin.control.sessions import Sessions
-from enjoin.control.settlement import deleted_machine
+from enjoin.control.settlement import deleted_machine, end_operation, machine_topic, move, preempt
 from enjoin.errors import NotFound
 from enjoin.model.address import MachineAddress
+from enjoin.model.execution import Event
 from enjoin.model.machine import Machine, MachineKind
+from enjoin.model.operation import SUCCEEDED
 from enjoin.protocol.messages import MachineDeleted
 from enjoin.store.base import Store, Transaction
 
@@ -15,6 +18,8 @@ TYPES: Final[Mapping[MachineKind, str]] = {
     MachineKind.VIRTUAL_MACHINE: "Microsoft.Compute/virtualMachines",
     MachineKind.ARC: "Microsoft.HybridCompute/machines",
 }
+
+_BATCH: Final = 100
 
 
 async def find_machine(tx: Transaction, address: MachineAddress) -> Machine:
@@ -61,6 +66,7 @@ class Machines:
         async def work(tx: Transaction) -> Machine | None:
             machine = await tx.find_machine(address.subscription_id, address.resource_group, address.kind, address.name)
             if machine is not None:
+                await self._end_operations(tx, machine.id)
                 await tx.put_setting(deleted_machine(machine.id), machine.identity_key.hex())
                 await tx.delete_machine(machine.id)
             return machine
@@ -72,3 +78,20 @@ class Machines:
         if session is not None:
             session.push(MachineDeleted())
         return True
+
+    async def _end_operations(self, tx: Transaction, machine_id: UUID) -> None:
+        """End whatever waits for something of the machine: nothing of it will ever happen."""
+        now = self._sessions.now()
+        tx.wake(machine_topic(machine_id))
+        for execution in await tx.delivered_and_open(machine_id):
+            await preempt(tx, execution, now=now)
+        while waiting := await tx.undelivered(machine_id, limit=_BATCH):
+            for execution in waiting:
+                await preempt(tx, execution, now=now)
+                await move(tx, execution, Event.CANCELED, at=now, now=now)
+        last_name = ""
+        while commands := await tx.list_commands(machine_id, after_name=last_name, limit=_BATCH):
+            for command in commands:
+                for operation in await tx.open_deletions(command.incarnation_id):
+                    await end_operation(tx, operation, SUCCEEDED, now=now)
+            last_name = commands[-1].name

@@ -7,13 +7,13 @@ stream; writing the same bytes twice changes nothing, and only what the database
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from enjoin.control.settlement import output_topic
+from enjoin.control.settlement import machine_topic, output_topic
 from enjoin.crashpoints import crash_point
 from enjoin.model.command import TAIL_BYTES, CommandView, RunCommand
 from enjoin.model.execution import Execution, ExecutionState
@@ -22,6 +22,21 @@ from enjoin.store.base import Store, Transaction
 
 INLINE_BYTES: Final = 64 * 1024
 READ_BYTES: Final = 256 * 1024
+
+
+def without_gaps(chunks: Sequence[OutputChunk], *, received: Mapping[UUID, Mapping[str, int]]) -> Sequence[OutputChunk]:
+    """Return `chunks`, those after a gap without their bytes: they are answered, and the machine sends them again."""
+    ends: dict[tuple[UUID, str], int] = {}
+    taken = []
+    for chunk in chunks:
+        key = (chunk.execution_id, chunk.stream)
+        have = ends.get(key, received[chunk.execution_id].get(chunk.stream, 0))
+        if chunk.offset <= have:
+            ends[key] = max(have, chunk.offset + len(chunk.data))
+            taken.append(chunk)
+        else:
+            taken.append(OutputChunk(execution_id=chunk.execution_id, stream=chunk.stream, offset=0, data=b""))
+    return taken
 
 
 class Output:
@@ -48,8 +63,7 @@ class Output:
             for chunk in chunks:
                 path = self._path(chunk.execution_id, chunk.stream)
                 if path not in files:
-                    path.parent.mkdir(mode=0o700, exist_ok=True)
-                    files[path] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                    files[path] = _open_durably(path)
                 skip = max(INLINE_BYTES - chunk.offset, 0)
                 _write_at(files[path], chunk.data[skip:], chunk.offset + skip - INLINE_BYTES)
             for descriptor in files.values():
@@ -108,16 +122,38 @@ class Output:
 
     async def follow(self, execution_id: UUID, stream: str, *, offset: int) -> AsyncIterator[bytes]:
         """Yield a stream's bytes from `offset` on as they arrive, until it is complete or can no longer be."""
-        with self._store.subscribe(output_topic(execution_id)) as wakeup:
-            while True:
-                data = await self._read(execution_id, stream, offset, READ_BYTES)
-                if data:
-                    offset += len(data)
-                    yield data
-                elif await self._is_over(execution_id, stream, offset):
-                    return
-                else:
-                    await wakeup.wait()
+        machine_id = await self._machine_of(execution_id)
+        if machine_id is None:
+            return
+        with (
+            self._store.subscribe(output_topic(execution_id)) as news,
+            self._store.subscribe(machine_topic(machine_id)) as machine_news,
+        ):
+            waits = [asyncio.ensure_future(news.wait()), asyncio.ensure_future(machine_news.wait())]
+            try:
+                while True:
+                    data = await self._read(execution_id, stream, offset, READ_BYTES)
+                    if data:
+                        offset += len(data)
+                        yield data
+                    elif await self._is_over(execution_id, stream, offset):
+                        return
+                    else:
+                        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                        if waits[0].done():
+                            waits[0] = asyncio.ensure_future(news.wait())
+                        if waits[1].done():
+                            waits[1] = asyncio.ensure_future(machine_news.wait())
+            finally:
+                for wait in waits:
+                    wait.cancel()
+
+    async def _machine_of(self, execution_id: UUID) -> UUID | None:
+        async def work(tx: Transaction) -> UUID | None:
+            execution = await tx.get_execution(execution_id)
+            return None if execution is None else execution.machine_id
+
+        return await self._store.read(work)
 
     async def _is_over(self, execution_id: UUID, stream: str, offset: int) -> bool:
         async def work(tx: Transaction) -> bool:
@@ -126,7 +162,9 @@ class Output:
                 return True
             if (await tx.received(execution_id)).get(stream, 0) > offset:
                 return False
-            return execution.is_terminal and offset >= _whole_size(execution, stream)
+            if not execution.is_terminal:
+                return False
+            return offset >= _whole_size(execution, stream) or await _is_out_of_reach(tx, execution)
 
         return await self._store.read(work)
 
@@ -154,9 +192,44 @@ class Output:
         return replace(view, tails=tails)
 
 
+async def _is_out_of_reach(tx: Transaction, execution: Execution) -> bool:
+    """Whether the machine will not bring the rest: it is gone, was made anew, or its lease ran out."""
+    machine = await tx.get_machine(execution.machine_id)
+    if machine is None or machine.epoch != execution.delivered_epoch:
+        return True
+    return not machine.connected and machine.lease_expires_at is None
+
+
 def _whole_size(execution: Execution, stream: str) -> int:
     outcome = execution.outcome
     return outcome.stdout_bytes if stream == "stdout" else outcome.stderr_bytes
+
+
+def _open_durably(path: Path) -> int:
+    """Open a file to be written; one that is made here is found again after a power cut."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        pass
+    try:
+        path.parent.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    else:
+        _sync_directory(path.parent.parent)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    _sync_directory(path.parent)
+    return descriptor
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        crash_point("output.directory.before")
+        os.fsync(descriptor)
+        crash_point("output.directory.after")
+    finally:
+        os.close(descriptor)
 
 
 def _write_at(descriptor: int, data: bytes, position: int) -> None:

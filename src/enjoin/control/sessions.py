@@ -3,9 +3,10 @@
 import asyncio
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from enjoin.clock import Clock
-from enjoin.control.settlement import deleted_machine, machine_topic, move
+from enjoin.control.settlement import deleted_machine, move
 from enjoin.errors import ChannelError
 from enjoin.model.execution import Event, Execution, ExecutionState
 from enjoin.model.machine import LEASE, LOST_AFTER, Facts, Machine
@@ -28,10 +29,11 @@ from enjoin.protocol.messages import (
 )
 from enjoin.store.base import Store, Transaction
 
-_REINSTALLED: Final = (
+REINSTALLED: Final = (
     "The agent was reinstalled or its state directory restored from a copy after this command was handed over; "
     "what became of it is not known."
 )
+_BATCH: Final = 200  # machines whose lease is set at a time
 
 
 @dataclass(eq=False, kw_only=True)
@@ -43,14 +45,42 @@ class Session:
     state_epoch: str  # of the agent's state directory
     journal_sequence: int
     heard_at_s: float  # on the monotonic clock
+    successor: "Callable[[], Session | None]" = lambda: None  # the machine's live session: this one, or a later one
     outbox: deque[ToAgent] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    _asked: dict[UUID, bool] = field(default_factory=dict)  # questions of this channel: whether the answer is out
 
     def push(self, *messages: ToAgent) -> None:
-        """Queue messages for the machine, in order. They leave the outbox only after they were written."""
-        self.outbox.extend(messages)
-        self.wake.set()
+        """Queue messages for the machine, in order. They leave the outbox only after they were written.
+
+        What is too late for this session is repeated in a later one by its nature; an assignment is asked about there.
+        """
+        if not self.ended.is_set():
+            self.outbox.extend(messages)
+            self.wake.set()
+            return
+        later = self.successor()
+        if later is not None and later is not self:
+            for message in messages:
+                if isinstance(message, Assignment):
+                    later.ask(message.execution_id)
+
+    def ask(self, execution_id: UUID) -> None:
+        """Ask what became of an execution, once in a session: the channel keeps its order."""
+        if execution_id not in self._asked:
+            self._asked[execution_id] = True
+            self.push(Question(execution_id=execution_id))
+
+    def is_answer(self, execution_id: UUID) -> bool:
+        """Whether the machine's NotHeld is the first answer to a question of this session.
+
+        Only then it was said before an assignment that this session carried, and says nothing about that one.
+        """
+        if not self._asked.get(execution_id, False):
+            return False
+        self._asked[execution_id] = False
+        return True
 
 
 class MachineGone(Exception):
@@ -70,6 +100,10 @@ class Sessions:
     def live(self, machine_id: UUID) -> Session | None:
         """Return the open session of a machine if this process holds it."""
         return self._live.get(machine_id)
+
+    def now(self) -> datetime:
+        """Return the wall-clock time by which sessions live."""
+        return self._clock.now()
 
     @property
     def count(self) -> int:
@@ -108,20 +142,12 @@ class Sessions:
         """Make the machine connected; queue what must be asked of it. `verify` came before."""
         now = self._clock.now()
 
-        async def work(tx: Transaction) -> tuple[Machine, Sequence[Question]]:
+        async def work(tx: Transaction) -> tuple[Machine, Sequence[UUID]]:
             machine = await tx.get_machine_for_update(hello.machine_id)
             if machine is None:
                 text = "the machine was deleted while it connected"
                 raise ChannelError(text)
-            went_back = hello.journal_sequence < machine.journal_sequence and hello.epoch == machine.epoch
-            questions = []
-            held = frozenset(hello.held)
-            for execution in await tx.delivered_and_open(machine.id):
-                if went_back or _was_lost(execution, hello):
-                    if execution.state is not ExecutionState.UNKNOWN:
-                        await move(tx, execution, Event.MACHINE_LOST, at=now, now=now, message=_REINSTALLED)
-                elif execution.id not in held:
-                    questions.append(Question(execution_id=execution.id))
+            questions = await _compare(tx, machine, hello, now=now)
             updated = replace(
                 machine,
                 epoch=hello.epoch,
@@ -142,14 +168,15 @@ class Sessions:
             state_epoch=hello.epoch,
             journal_sequence=hello.journal_sequence,
             heard_at_s=self._clock.monotonic_s(),
+            successor=partial(self.live, machine.id),
         )
         earlier = self._live.get(machine.id)
         if earlier is not None:
             earlier.ended.set()
         self._live[machine.id] = session
         unsent = earlier.outbox if earlier is not None else ()
-        session.push(*questions)
-        session.push(*(Question(execution_id=m.execution_id) for m in unsent if isinstance(m, Assignment)))
+        for execution_id in (*questions, *(m.execution_id for m in unsent if isinstance(m, Assignment))):
+            session.ask(execution_id)
         return session
 
     async def close(self, session: Session) -> None:
@@ -163,13 +190,15 @@ class Sessions:
             machine = await tx.get_machine_for_update(session.machine_id)
             if machine is None or machine.session_epoch != session.epoch:
                 return
+            is_same = machine.epoch == session.state_epoch  # else it was enrolled anew meanwhile
+            shown = session.journal_sequence if is_same else 0
             await tx.put_machine(
                 replace(
                     machine,
                     connected=False,
                     status_changed_at=now,
                     lease_expires_at=now + LEASE,
-                    journal_sequence=max(machine.journal_sequence, session.journal_sequence),
+                    journal_sequence=max(machine.journal_sequence, shown),
                 )
             )
 
@@ -190,22 +219,52 @@ class Sessions:
                 session.ended.set()
 
     async def take_over(self, *, lease: timedelta) -> None:
-        """At a start: what an earlier process left as connected has `lease` to come back."""
+        """At a start: every machine that an earlier process left as connected, or waited for, has `lease` from now."""
         now = self._clock.now()
 
         async def work(tx: Transaction) -> None:
             for machine in await tx.connected_machines():
-                await tx.put_machine(
-                    replace(
-                        machine,
-                        connected=False,
-                        status_changed_at=now,
-                        lease_expires_at=now + lease,
-                    )
-                )
-                tx.wake(machine_topic(machine.id))
+                away = replace(machine, connected=False, status_changed_at=now)
+                await tx.put_machine(replace(away, lease_expires_at=now + lease))
+            earlier = now + lease - timedelta(microseconds=1)
+            while shorter := await tx.expired_leases(now=earlier, limit=_BATCH):
+                for machine_id in shorter:
+                    waiting = await tx.get_machine_for_update(machine_id)
+                    assert waiting is not None
+                    await tx.put_machine(replace(waiting, lease_expires_at=now + lease))
 
         await self._store.write(work)
+
+
+async def _compare(tx: Transaction, machine: Machine, hello: Hello, *, now: datetime) -> Sequence[UUID]:
+    """Hold what was handed to a machine against what it says; return what is to be asked of it.
+
+    A reinstalled machine, or one restored from a copy, is not asked about what it cannot know, and counts its reports
+    anew. What it holds while nobody here knew how it fared is asked about, because an acknowledged report is never
+    repeated by itself.
+    """
+    questions = []
+    held = frozenset(hello.held)
+    went_back = hello.journal_sequence < machine.journal_sequence and hello.epoch == machine.epoch
+    for execution in await tx.delivered_and_open(machine.id):
+        is_lost = went_back or _was_lost(execution, hello)
+        if is_lost:
+            anew = replace(
+                execution,
+                next_sequence=0,
+                delivered_epoch=hello.epoch,
+                delivered_sequence=hello.journal_sequence,
+            )
+            if execution.state is ExecutionState.UNKNOWN:
+                await tx.put_execution(anew)
+            else:
+                await move(tx, anew, Event.MACHINE_LOST, at=now, now=now, message=REINSTALLED)
+        if execution.id in held:
+            if is_lost or execution.state is ExecutionState.UNKNOWN:
+                questions.append(execution.id)
+        elif not is_lost:
+            questions.append(execution.id)
+    return questions
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -89,7 +89,12 @@ async def _settle(tx: Transaction, command: RunCommand | None, execution: Execut
 
 
 async def finish_deletion(tx: Transaction, incarnation_id: UUID, *, now: datetime) -> None:
-    """Remove a run command whose end the machine confirmed, and end the operations that wait for that."""
+    """Remove a run command, and end the operations and the readers of output that wait for that."""
     for operation in await tx.open_deletions(incarnation_id):
         await end_operation(tx, operation, SUCCEEDED, now=now)
+    oldest: int | None = None
+    while executions := await tx.list_executions(incarnation_id, before_generation=oldest):
+        for execution in executions:
+            tx.wake(output_topic(execution.id))
+        oldest = executions[-1].generation
     await tx.delete_command(incarnation_id)

@@ -7,11 +7,12 @@ from typing import Final
 import structlog
 
 from enjoin.clock import Clock
+from enjoin.control.cancels import CANCELED, handed_over, order
 from enjoin.control.sessions import Sessions
-from enjoin.control.settlement import finish_deletion, move
+from enjoin.control.settlement import finish_deletion, machine_topic, move
 from enjoin.errors import StoreUnavailable
 from enjoin.model.execution import Event, ExecutionState
-from enjoin.store.base import CancelOrder, Store, Transaction
+from enjoin.store.base import Store, Transaction
 
 log = structlog.get_logger(__name__)
 PERIOD_S: Final = 1.0
@@ -65,17 +66,12 @@ class Sweeper:
                 continue
             if execution.delivered_at is None:
                 await move(tx, execution, Event.UNDELIVERED, at=now, now=now, message=_UNDELIVERED)
-                continue
-            await move(tx, execution, Event.MACHINE_LOST, at=now, now=now, message=_UNACKNOWLEDGED)
-            await tx.put_cancel(
-                CancelOrder(
-                    machine_id=execution.machine_id,
-                    execution_id=execution.id,
-                    reason="canceled",
-                    forget=False,
-                    ordered_at=now,
-                )
-            )
+            else:
+                await move(tx, execution, Event.MACHINE_LOST, at=now, now=now, message=_UNACKNOWLEDGED)
+            # Also what an update was to replace: its author asked for its end, and nobody else will.
+            for other in await handed_over(tx, execution):
+                await order(tx, other.machine_id, other.id, reason=CANCELED, now=now)
+                tx.wake(machine_topic(other.machine_id))
 
     async def _leases(self, tx: Transaction) -> None:
         now = self._clock.now()
@@ -84,6 +80,7 @@ class Sweeper:
             if machine is None or machine.lease_expires_at is None or machine.lease_expires_at > now:
                 continue
             await tx.put_machine(replace(machine, lease_expires_at=None))
+            tx.wake(machine_topic(machine_id))  # readers of its output wait for it no longer
             for execution in await tx.delivered_and_open(machine_id):
                 if execution.state is ExecutionState.RUNNING:
                     await move(tx, execution, Event.MACHINE_LOST, at=now, now=now, message=_LEASE)
