@@ -145,10 +145,11 @@ class Plane:
         *,
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        **query: str,
+        query: Mapping[str, str] | None = None,
+        **more: str,
     ) -> httpx.Response:
         """Send an authorised request with an api-version."""
-        expanded = {name.replace("expand", "$expand"): text for name, text in query.items()}
+        expanded = {name.replace("expand", "$expand"): text for name, text in {**(query or {}), **more}.items()}
         return await self.http.request(
             method,
             path,
