@@ -23,6 +23,7 @@ class Traffic:
     """What a client did."""
 
     requests: list[tuple[str, str]] = field(default_factory=list)  # method, path
+    request_ids: list[str] = field(default_factory=list)  # x-ms-client-request-id
     statuses: list[int] = field(default_factory=list)
     answers: list[dict[str, str]] = field(default_factory=list)  # headers, names in lower case
     slept_s: list[float] = field(default_factory=list)
@@ -30,6 +31,7 @@ class Traffic:
     def clear(self) -> None:
         """Forget all."""
         self.requests.clear()
+        self.request_ids.clear()
         self.statuses.clear()
         self.answers.clear()
         self.slept_s.clear()
@@ -50,6 +52,7 @@ class Recorder(RequestsTransport):  # type: ignore[misc] # azure-core imports it
     def send(self, request: Any, **options: Any) -> Any:  # noqa: ANN401 - the SDK's own types differ by version
         """Send a request."""
         self._traffic.requests.append((request.method, urlsplit(request.url).path))
+        self._traffic.request_ids.append(request.headers["x-ms-client-request-id"])
         response = super().send(request, **options)
         self._traffic.statuses.append(response.status_code)
         self._traffic.answers.append({name.lower(): value for name, value in response.headers.items()})

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -36,11 +36,13 @@ class CrashPoint:
 
 
 class Proxy:
-    """A line to a server that can be cut: then it drops its connections and refuses new ones."""
+    """A line to a server that can be cut (it drops its connections and refuses new ones) and can lose answers."""
 
     def __init__(self, port: int) -> None:
         self.port = 0
         self.connections = 0  # ever made
+        self.lost_answers = 0
+        self._to_lose = 0
         self._target = port
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
@@ -70,6 +72,13 @@ class Proxy:
         """Take connections again, on the same port."""
         self._do(self._listen())
 
+    def lose_answers(self, count: int = 1) -> None:
+        """Let the next `count` answers of the server never arrive: the connection is dropped in their place.
+
+        An answer is whatever the server sends next, so an open connection has to be idle.
+        """
+        self._to_lose = count
+
     def _do(self, work: Coroutine[None, None, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
@@ -94,7 +103,10 @@ class Proxy:
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
             writers.append(far_writer)
-            ways = [asyncio.ensure_future(_copy(reader, far_writer)), asyncio.ensure_future(_copy(far_reader, writer))]
+            ways = [
+                asyncio.ensure_future(_copy(reader, far_writer, lambda: False)),
+                asyncio.ensure_future(_copy(far_reader, writer, self._loses)),
+            ]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -108,9 +120,18 @@ class Proxy:
                 end.transport.abort()
             self._open.discard(task)
 
+    def _loses(self) -> bool:
+        if not self._to_lose:
+            return False
+        self._to_lose -= 1
+        self.lost_answers += 1
+        return True
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, loses: Callable[[], bool]) -> None:
     with suppress(OSError):
         while data := await reader.read(_CHUNK_BYTES):
+            if loses():
+                return
             writer.write(data)
             await writer.drain()
