@@ -7,17 +7,17 @@ one line, the execution says how it ended, or honestly that nobody knows, and wh
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from enjoin.agent.journal import COMPACT_ABOVE_BYTES
-from tests.acceptance.arm_client import TERMINAL, ARMClient, Commands
+from tests.acceptance.arm_client import ARMClient, Commands
 from tests.acceptance.faults import CrashPoint
 from tests.acceptance.processes import Agent, ControlPlane, Fleet, run_enjoin, until
+from tests.acceptance.witness import Witness
 
 KILLED: Final = -9
-PRINTED: Final = b"".join(b"%d\n" % number for number in range(1, 20_001))  # more than fits into the database
 
 
 def around(*stems: str) -> list[str]:
@@ -55,60 +55,6 @@ ALL: Final = {
     *SERVER_ENDING,
     *SERVER_STARTING,
 }
-
-
-class Witness:
-    """A script that leaves a line for each time it was started, and what became of it."""
-
-    def __init__(self, commands: Commands, directory: Path, name: str = "witness") -> None:
-        self._commands, self.name = commands, name
-        self._starts, self._go = directory / f"{name}.starts", directory / f"{name}.go"
-
-    @property
-    def script(self) -> str:
-        """Appends its line, prints, waits until it may go, and prints the rest."""
-        return (
-            f"echo started >> {self._starts}\nseq 1 10000\n"
-            f"until [ -e {self._go} ]; do sleep 0.02; done\nseq 10001 20000\n"
-        )
-
-    def put(self) -> None:
-        """Ask for it."""
-        self._commands.put(self.name, self.script)
-
-    @property
-    def execution_id(self) -> str:
-        """Its execution."""
-        return self._commands.execution_id(self.name)
-
-    def go(self) -> None:
-        """Let it come to its end."""
-        self._go.touch()
-
-    @property
-    def starts(self) -> int:
-        """How many times it was started."""
-        return self._starts.read_text().count("\n") if self._starts.exists() else 0
-
-    def wait_running(self) -> None:
-        """Wait until it runs, and the control plane knows."""
-        until(lambda: self.starts, "the script is started")
-        self._commands.reached(self.name, "Running")
-
-    def assert_whole(self) -> None:
-        """It ran once, to its end, and everything of it arrived."""
-        view = self._commands.ended(self.name)
-        assert (view["executionState"], view["exitCode"], self.starts) == ("Succeeded", 0, 1), view
-        assert self._commands.whole_output(self.name, len(PRINTED)) == PRINTED
-
-    def assert_honest(self) -> dict[str, Any]:
-        """It ran at most once, and its state says how it ended, or that nobody knows, with a reason."""
-        view = self._commands.reached(self.name, *TERMINAL, "Unknown")
-        assert self.starts <= 1
-        assert view["executionMessage"]
-        if self.starts:
-            assert self._commands.whole_output(self.name, len(PRINTED)) == PRINTED
-        return view
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from enjoin.cli.client import BROKEN, Client
 from enjoin.cli.failure import UnreachableFailure
 from enjoin.cli.machines import find_machine
 from enjoin.cli.options import client, connection_option
-from enjoin.cli.streams import ExecutionPath, Following, ReaderGone, descriptors, write_all
+from enjoin.cli.streams import PATIENCE_S, ExecutionPath, Following, ReaderGone, descriptors, write_all
 
 TRIES: Final = 5
 
@@ -34,6 +34,7 @@ def logs(*, machine: str, name: str, follow: bool, stream: str | None, generatio
     targets = descriptors((stream,) if stream else ("stdout", "stderr"))
     try:
         if follow:
+            here.patience_s = PATIENCE_S
             Following(here, execution, targets).wait()
             return 0
         execution.get(here)  # an absent generation is said before anything is printed

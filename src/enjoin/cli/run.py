@@ -19,12 +19,20 @@ from enjoin.cli.failure import Failure, NotFoundFailure, UnreachableFailure, Usa
 from enjoin.cli.machines import Target, find_machine
 from enjoin.cli.options import client, connection_option, output_option
 from enjoin.cli.present import print_json, say
-from enjoin.cli.streams import TERMINAL, UNKNOWN, ExecutionPath, Following, OutputMissing, ReaderGone, descriptors
+from enjoin.cli.streams import (
+    PATIENCE_S,
+    TERMINAL,
+    UNKNOWN,
+    ExecutionPath,
+    Following,
+    OutputMissing,
+    ReaderGone,
+    descriptors,
+)
 
 TIMED_OUT: Final = 124
 NOT_RUN: Final = 125  # never started, refused, or nobody knows
 SIGNALED: Final = 128
-PATIENCE_S: Final = 120.0  # with a control plane that goes away while a script runs: the script goes on
 OWN_CODES: Final = range(256)
 STANDARD_INPUT: Final = "-"
 CANCEL_TRIES: Final = 5

@@ -17,8 +17,7 @@ from enjoin.cli.wire import Wire
 STREAMS: Final = {"stdout": "outputBytes", "stderr": "errorBytes"}  # stream -> the field that holds its whole size
 TERMINAL: Final = frozenset({"Succeeded", "Failed", "TimedOut", "Canceled"})
 UNKNOWN: Final = "Unknown"
-
-
+PATIENCE_S: Final = 120.0  # with a control plane that goes away while a script runs: the script goes on
 ARREARS_S: Final = 60.0  # for output that has not arrived although the script is over
 
 
