@@ -17,7 +17,8 @@ WIDTH: Final = 100
 
 def helps(name: str, command: click.Command, parent: click.Context) -> Iterator[str]:
     """The help of a command and of those below it."""
-    with click.Context(command, info_name=name, parent=parent, terminal_width=WIDTH) as context:
+    settings = {"terminal_width": WIDTH, **command.context_settings}
+    with click.Context(command, info_name=name, parent=parent, **settings) as context:
         yield f"\n```text\n{command.get_help(context)}\n```\n"
         if isinstance(command, click.Group):
             for below in command.list_commands(context):
