@@ -122,3 +122,25 @@ def _proc(name: str) -> list[tuple[int, bytes]]:
             with suppress(OSError):
                 found.append((int(entry.name), (entry / name).read_bytes()))
     return found
+
+
+async def fork_server() -> int:
+    """Wait until there is one and return its pid."""
+    await until(lambda: named_children_of(os.getpid(), "enjoin-fork") != [], "a fork server runs")
+    return named_children_of(os.getpid(), "enjoin-fork")[0]
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the pids of the processes that it started."""
+    return [int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()]
+
+
+def named_children_of(pid: int, name: str) -> list[int]:
+    """Return those of its children that are called `name` and have not ended."""
+    found = []
+    for child in children_of(pid):
+        with suppress(OSError):
+            status = Path(f"/proc/{child}/status").read_text().splitlines()
+            if status[0] == f"Name:\t{name}" and "Z" not in status[2]:
+                found.append(child)
+    return found

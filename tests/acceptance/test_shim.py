@@ -14,7 +14,19 @@ import pytest
 from enjoin.agent.bundle import Bundle
 from enjoin.agent.records import encode_spec
 from enjoin.agent.script import AlreadyClaimed, CouldNotStart
-from tests.acceptance.shims import CONTAINMENTS, LIMIT_S, Machine, command_lines, exit_of, is_gone, pids_in, until
+from enjoin.agent.spare import MAX_IDLE, SPARES
+from tests.acceptance.shims import (
+    CONTAINMENTS,
+    LIMIT_S,
+    Machine,
+    children_of,
+    command_lines,
+    exit_of,
+    fork_server,
+    is_gone,
+    pids_in,
+    until,
+)
 from tests.tools import REPOSITORY
 
 SHOW_ARGUMENTS = f"#!{sys.executable}\nimport sys, os\nos.write(1, '\\0'.join(sys.argv[1:]).encode())\n"
@@ -306,6 +318,8 @@ async def test_many_at_once(machine: Machine) -> None:
     for number, script in enumerate(scripts):
         assert (await exit_of(script)).exit_code == 0
         assert script.bundle.stdout.read_text() == f"{number}\n"
+    server = await fork_server()
+    await until(lambda: len(children_of(server)) <= MAX_IDLE + SPARES, "the shims that nobody needs have ended")
 
 
 async def test_read_only_bundle_is_a_clear_failure(machine: Machine) -> None:

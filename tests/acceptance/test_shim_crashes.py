@@ -21,7 +21,9 @@ from tests.acceptance.shims import (
     CONTAINMENTS,
     LIMIT_S,
     Machine,
+    children_of,
     exit_of,
+    fork_server,
     is_gone,
     pids_in,
     processes_of,
@@ -200,28 +202,6 @@ async def test_fork_server_killed(machine: Machine) -> None:
     (running.bundle.path / "work/go").touch()
     end = await exit_of(running)
     assert (end.exit_code, running.bundle.stdout.read_bytes()) == (5, b"begin\nend\n")
-
-
-def children_of(pid: int) -> list[int]:
-    """Return the pids of the processes that it started."""
-    return [int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()]
-
-
-async def fork_server() -> int:
-    """Wait until there is one and return its pid."""
-    await until(lambda: named_children_of(os.getpid(), "enjoin-fork") != [], "a fork server runs")
-    return named_children_of(os.getpid(), "enjoin-fork")[0]
-
-
-def named_children_of(pid: int, name: str) -> list[int]:
-    """Return those of its children that are called `name` and have not ended."""
-    found = []
-    for child in children_of(pid):
-        with suppress(OSError):
-            status = Path(f"/proc/{child}/status").read_text().splitlines()
-            if status[0] == f"Name:\t{name}" and "Z" not in status[2]:
-                found.append(child)
-    return found
 
 
 async def test_shim_killed(machine: Machine, containment: str) -> None:

@@ -19,7 +19,7 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from enjoin.agent.containment import unescaped
 from enjoin.agent.records import append, unseal
@@ -138,6 +138,10 @@ class Bundle:
     def is_claimed(self) -> bool:
         """Return whether a shim has, or had, the right to start the script; a torn `started` is a claim too."""
         return os.path.lexists(self.started)
+
+    def has_whole_claim(self) -> bool:
+        """Return whether `started` says to the end who may start the script, or that nobody may."""
+        return _read_fields(self.started) is not None
 
     def read_started(self) -> Started | None:
         """Return the claim; None if there is none, or only a torn one."""
@@ -309,14 +313,18 @@ def _has_mounts(path: Path) -> bool:
     return any(f"{point}/".startswith(prefix) for point in points)
 
 
-def _read(path: Path, kind: type[_Record]) -> _Record | None:
-    """Return the record in `path`. A shim of another version may have written it: what is unknown is passed over."""
+def _read_fields(path: Path) -> dict[str, Any] | None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return None
     with os.fdopen(descriptor, "rb") as file:
-        found = unseal(file.read(MAX_RECORD_BYTES))
+        return unseal(file.read(MAX_RECORD_BYTES))
+
+
+def _read(path: Path, kind: type[_Record]) -> _Record | None:
+    """Return the record in `path`. A shim of another version may have written it: what is unknown is passed over."""
+    found = _read_fields(path)
     known = {field.name for field in fields(kind)}
     try:
         return None if found is None else kind(**{name: value for name, value in found.items() if name in known})

@@ -51,8 +51,9 @@ class Spare:
             if not (descriptors := self._next()):
                 return
             self._slots[self._slot] = BUSY
-            with suppress(OSError):  # taken: the fork server, if it lives, makes another spare when there is none
-                os.write(self._wake, b"t")
+            if self._idle() < SPARES:
+                with suppress(OSError):  # the fork server, if it lives, makes another
+                    os.write(self._wake, b"t")
             with ExitStack() as held:
                 may_serve_again = Run(self._owner, held, *descriptors).serve()
             if not may_serve_again or self._idle() >= MAX_IDLE:

@@ -32,6 +32,7 @@ GRACE_S: Final = 5.0  # between SIGTERM and SIGKILL
 MAX_UNANSWERED: Final = 64  # requests at a time; the kernel bounds descriptors in flight
 MAX_ATTEMPTS: Final = 5  # to find a shim that takes a request
 DYING_LOOKS: Final = 100
+CLAIM_LOOKS: Final = 25  # a shim creates `started`, locks it and fills it in well under a millisecond
 _LOOK_S: Final = 0.02
 _MESSAGE_BYTES: Final = 64 * 1024
 
@@ -161,8 +162,11 @@ class Supervisor:
         """Say how a claimed script ended whose shim is dead."""
         started, end = script.bundle.read_started(), script.bundle.read_exit()
         if started is None:  # the script is started only after the claim is whole
-            await asyncio.to_thread(script.bundle.forbid_start)
-            script.fail(CouldNotStart(INTERRUPTED_BEFORE_START))
+            await _settle_claim(script.bundle)
+            is_held = script.bundle.lock_holder() is not None  # by the shim of another request
+            script.fail(
+                AlreadyClaimed(script.bundle.execution_id) if is_held else CouldNotStart(INTERRUPTED_BEFORE_START)
+            )
             return
         if not script.is_answered and (end is None or end.reason != "could_not_start"):
             script.settle_started(started)
@@ -186,6 +190,7 @@ class Supervisor:
 
         Once per bundle at a time.
         """
+        await _settle_claim(bundle)
         pidfd = _pin(bundle)
         if pidfd is None:
             return None
@@ -210,7 +215,7 @@ class Supervisor:
         if end is not None:
             self._unfollow(script)
             script.settle_ended(end)
-        elif select.select([script.pidfd], [], [], 0)[0]:
+        elif _is_dead(script.pidfd):
             self._unfollow(script)
             self._run(self._conclude(script))
 
@@ -233,11 +238,12 @@ class Supervisor:
 
         What runs without a shim, and has no exit record, is ended here: nobody could tell how it ends.
         """
+        was_claimed = bundle.is_claimed()
         script = await self.adopt(bundle) if bundle.read_exit() is None else None
         is_claimed = bundle.is_claimed()
+        if is_claimed and not was_claimed:  # by a shim that found an earlier agent's request just now
+            return await self.examine(bundle)
         lost = Lost(was_alive=False, may_remain=False)
-        if is_claimed and script is None and bundle.read_started() is None and bundle.read_exit() is None:
-            await asyncio.to_thread(bundle.forbid_start)
         started, end = bundle.read_started(), bundle.read_exit()
         if script is None and end is None and started is not None:
             lost = await self._end_remains(started, grace_s=0)
@@ -289,6 +295,21 @@ def _pin(bundle: Bundle) -> int | None:
         os.close(pidfd)
         return None
     return pidfd
+
+
+def _is_dead(pidfd: int) -> bool:
+    poll = select.poll()  # unlike select(), for descriptors of any number
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+async def _settle_claim(bundle: Bundle) -> None:
+    """Wait for a claim that is just being made; one of which nothing comes is made final: nobody may start it."""
+    for _ in range(CLAIM_LOOKS):
+        if not bundle.is_claimed() or bundle.has_whole_claim() or bundle.lock_holder() is not None:
+            return
+        await asyncio.sleep(_LOOK_S)
+    await asyncio.to_thread(bundle.forbid_start)
 
 
 async def _has_ended(started: Started) -> bool:
