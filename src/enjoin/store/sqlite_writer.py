@@ -59,7 +59,8 @@ class Writer:
         self._lock = threading.Lock()  # nothing is queued behind the end
         self._closed = False  # nothing more is accepted
         self._ended = False  # the thread has met the end of the queue
-        self._thread = threading.Thread(target=self._serve, name="enjoin-store-writer")
+        # A daemon: a program that fails before it closes its store ends all the same, as if it had been killed.
+        self._thread = threading.Thread(target=self._serve, name="enjoin-store-writer", daemon=True)
         self._thread.start()
 
     async def write(self, work: Callable[[Transaction], Awaitable[T]]) -> T:

@@ -178,3 +178,21 @@ async def test_failed_open_can_be_repeated(tmp_path: Path) -> None:
     path.unlink()
     await store.open()
     await store.close()
+
+
+def test_program_that_forgets_to_close(tmp_path: Path) -> None:
+    """
+    A program that fails before it closes its store ends with its error, and does not hang.
+    """
+    program = (
+        "import asyncio, pathlib, sys\n"
+        "from enjoin.store.sqlite import SQLiteStore\n"
+        "async def main():\n"
+        "    store = SQLiteStore(pathlib.Path(sys.argv[1]))\n"
+        "    await store.open()\n"
+        "    await store.write(lambda tx: tx.put_setting('a', '1'))\n"
+        "    sys.exit(7)\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "enjoin.db")]
+    assert subprocess.run(command, cwd=REPOSITORY, check=False, timeout=60).returncode == 7
