@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from enjoin.api.services import Services
 from enjoin.api.spelling import Spellings
-from enjoin.arm.envelope import Body, operation_path
+from enjoin.arm.envelope import operation_path
 from enjoin.arm.ids import KIND_OF_TYPE
 from enjoin.arm.properties import read_json
 from enjoin.control.access import Authenticated
@@ -169,7 +169,6 @@ def query_value(request: Request, name: str) -> str:
     return next((value for key, value in request.query_params.multi_items() if key.lower() == wanted), "")
 
 
-def accepted(call: Call, operation: Operation, body: Body | None = None) -> Response:
-    """Return 202 with both headers: a deletion that was accepted."""
-    headers = call.operation_headers(operation, location=True)
-    return Response(status_code=202, headers=headers) if body is None else JSON(body, status_code=202, headers=headers)
+def accepted(call: Call, operation: Operation) -> Response:
+    """Return 202 with both headers: a deletion that is under way."""
+    return Response(status_code=202, headers=call.operation_headers(operation, location=True))

@@ -33,14 +33,14 @@ async def list_machines(call: Call) -> Response:
     else:
         await call.services.directory.group(subscription, group)
     found = await call.services.machines.list(subscription, resource_group=group, kind=call.kind)
-    keyed = sorted((machine_id_path(address_of(machine)).lower(), machine) for machine in found)
+    by_key = {machine_id_path(address_of(machine)).lower(): machine for machine in found}
     mark = call.page_mark
-    rest = [(key, machine) for key, machine in keyed if key > mark]
-    shown = rest[:PAGE]
-    next_link = call.next_page(shown[-1][0]) if len(rest) > PAGE else None
+    rest = sorted(key for key in by_key if key > mark)
+    shown = [by_key[key] for key in rest[:PAGE]]
+    next_link = call.next_page(rest[PAGE - 1]) if len(rest) > PAGE else None
     expand = call.expands_instance_view or call.query("statusOnly").lower() == "true"
     values = [
-        render_machine(machine, tenant_id=call.services.tenant_id, expand_instance_view=expand) for _, machine in shown
+        render_machine(machine, tenant_id=call.services.tenant_id, expand_instance_view=expand) for machine in shown
     ]
     return JSON(render_list(values, next_link))
 

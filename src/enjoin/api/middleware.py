@@ -93,8 +93,9 @@ class Front:
         except ClientDisconnect:
             return
         except RunCommandError as error:
-            if exchange.started:
-                raise
+            if exchange.started:  # too late for an envelope: the connection is closed before the promised end
+                log.warning("answer_cut_short", request_id=exchange.ids.request_id, reason=str(error))
+                return
             await error_response(error, self._services)(scope, receive, exchange.named)
         except Exception:
             log.exception(

@@ -4,8 +4,8 @@ from uuid import UUID
 
 from starlette.responses import Response
 
-from enjoin.api.call import JSON, RETRY_AFTER, Call
-from enjoin.arm.envelope import operation_error, operation_path, render_operation
+from enjoin.api.call import JSON, RETRY_AFTER, Call, accepted
+from enjoin.arm.envelope import operation_error, render_operation
 from enjoin.arm.ids import ResourceId
 from enjoin.arm.machine import address_of
 from enjoin.arm.run_command import render_run_command
@@ -24,8 +24,7 @@ async def get_operation_result(call: Call) -> Response:
     """GET .../operationresults/{operation}: 202 until it is over, then the resource, or 204 when that is gone."""
     operation = await _held(call)
     if operation.state is OperationState.IN_PROGRESS:
-        url = f"{call.url(operation_path(operation, results=True))}?api-version={call.api_version}"
-        return Response(status_code=202, headers={"Location": url, **RETRY_AFTER})
+        return accepted(call, operation)
     if operation.state is not OperationState.SUCCEEDED:
         return JSON({"error": operation_error(operation)}, status_code=409)
     return await _resource(call, operation) or Response(status_code=204)

@@ -7,6 +7,7 @@ import msgspec
 
 from enjoin.errors import InvalidField, InvalidRequest
 
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _NAMES: Final = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 
 
@@ -29,6 +30,7 @@ _decoder: Final = msgspec.json.Decoder(float_hook=Number)
 
 def read_json(body: bytes) -> object:
     """Return what a JSON text says; raise InvalidRequest with the line and the column of what is wrong."""
+    body = body.removeprefix(_BYTE_ORDER_MARK)  # some clients put one there; RFC 8259 lets a reader pass over it
     try:
         return _decoder.decode(body)
     except RecursionError:

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from enjoin.api.run_commands import PAGE
 from enjoin.model.execution import Event
@@ -227,6 +229,32 @@ async def test_output_is_byte_exact(plane: Plane) -> None:
     assert (head.status_code, head.content) == (200, b"")
 
 
+async def test_output_removed_while_it_is_read(plane: Plane, tmp_path: Path) -> None:
+    """
+    An answer whose rest is gone is broken off, so that no client takes it for whole, and the log says why.
+    """
+    session = await plane.connect(await plane.machine())
+    await plane.put()
+    execution_id = await plane.execution_id()
+    await plane.report(session, execution_id, Event.STARTED)
+    await plane.output(session, execution_id, bytes(200_000))
+    remove_files(tmp_path / "output")
+    reader = Reader(plane, f"{plane.path('c1')}/executions/1/output", "api-version=1")
+    with capture_logs() as lines:
+        first = await reader.piece()
+        await reader.task
+    assert first is not None
+    assert len(first) < 200_000
+    assert reader.is_unfinished
+    assert [line["event"] for line in lines] == ["answer_cut_short"]
+
+
+def remove_files(directory: Path) -> None:
+    """Remove every file below a directory."""
+    for path in directory.rglob("*.std*"):
+        path.unlink()
+
+
 @pytest.mark.parametrize(
     ("query", "target"),
     [
@@ -274,6 +302,11 @@ class Reader:
             return {"type": "http.request", "body": b"", "more_body": False}
         await self.left.wait()
         return {"type": "http.disconnect"}
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the answer was broken off: there is no last piece."""
+        return self.task.done() and self._pieces.empty()
 
     async def piece(self) -> bytes | None:
         """Return the next piece of the body; None at its end."""

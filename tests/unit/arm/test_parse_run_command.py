@@ -445,6 +445,13 @@ def test_the_place_of_a_mistake(text: bytes, place: str) -> None:
         read_json(text)
 
 
+def test_byte_order_mark() -> None:
+    """
+    A byte order mark before the JSON is passed over.
+    """
+    assert read_json(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
+
+
 @pytest.mark.parametrize("text", [b"[" * 1_000_000, b'{"a":' * 500_000, b"1" * 10_000, b'"\xff"', b'"\\ud800"'])
 def test_hostile_json(text: bytes) -> None:
     """
