@@ -35,8 +35,8 @@ def file_system(path: Path) -> str:
 
 
 @contextmanager
-def fleet() -> Iterator[Fleet]:
-    """Start a control plane and an agent, joined and connected; end them and remove what they wrote."""
+def fleet(kind: str = "arc") -> Iterator[Fleet]:
+    """Start a control plane and an agent, joined as `kind` and connected; end them and remove what they wrote."""
     base = os.environ.get("ENJOIN_BENCH_DIR")
     with tempfile.TemporaryDirectory(prefix="enjoin-bench-", dir=base) as name:
         directory = Path(name)
@@ -49,7 +49,7 @@ def fleet() -> Iterator[Fleet]:
             token = _output("token", "create", env=environment)
             machine = _output(
                 *("join", "--server", connection["endpoint"], "--ca-file", connection["ca_file"]),
-                *("--token", token, "--name", "bench", "--state-dir", str(state)),
+                *("--token", token, "--name", "bench", "--as", kind, "--state-dir", str(state)),
                 env=environment,
             )
             agent = _start("agent", "--state-dir", str(state), awaits="connected", log=directory)
