@@ -52,7 +52,7 @@ TABLE: Final[tuple[Entry, ...]] = (  # what is asked most comes first
     ),
     guarded(
         "GET",
-        f"{LOCATION}/operationResults/{{operation}}",
+        f"{LOCATION}/operationresults/{{operation}}",
         operations.get_operation_result,
         "{namespace}/locations/operations/read",
     ),
