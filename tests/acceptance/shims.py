@@ -37,7 +37,9 @@ class Machine:
         try:
             assert supervisor.containment == containment
             yield cls(state, supervisor)
-        finally:
+        finally:  # a test that failed leaves nothing running
+            for path in (state / "bundles").glob("*"):
+                await supervisor.end_leftovers(Bundle(path), grace_s=0)
             await supervisor.stop()
             log = (state / "forkserver.log").read_text(encoding="utf-8")
             assert log == "", f"fork server and shims had nothing to complain about, and wrote {log}"
