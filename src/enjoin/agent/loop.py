@@ -278,6 +278,8 @@ class Loop:
     async def _recover(self, run: Run, entry: Entry) -> None:
         """Decide what a restart found of one execution, and go on from there."""
         if entry.report is not None:
+            record = run.bundle.read_exit()
+            run.leftovers = record is not None and record.leftovers
             self.outbox.follow(run.execution_id, run.bundle.path)
             self._keep_sizes(run, entry.report)
             self._conclude(run, entry.report)
@@ -328,7 +330,11 @@ class Loop:
         if run is not None:
             self._ask_to_end(run, reason)
             await run.ended.wait()
-        return await self._supervisor.end_leftovers(self._bundle(execution_id))
+        bundle = self._bundle(execution_id)
+        may_remain = await self._supervisor.end_leftovers(bundle)
+        if execution_id not in self._runs and not may_remain:  # let go of before, and kept for its leftovers
+            await asyncio.to_thread(bundle.remove)
+        return may_remain
 
     def _ask_to_end(self, run: Run, reason: str) -> None:
         if run.cancel is None and not run.ended.is_set():
