@@ -10,18 +10,21 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 import msgspec
+from msgspec import structs
 
 from enjoin.agent.bundle import boot_id, sync_directory
 from enjoin.crashpoints import crash_point
 from enjoin.protocol.messages import Assignment, StatusReport
 
-COMPACT_ABOVE_BYTES: Final = 4 * 1024 * 1024
+COMPACT_ABOVE_BYTES: Final = 4 * 1024 * 1024  # at a start
+COMPACT_RUNNING_ABOVE_BYTES: Final = 4 * COMPACT_ABOVE_BYTES  # and when it grew fourfold since the last time
 REMEMBER: Final = 100_000  # settled ids kept, newest first: longer than any backup of the control plane
 _HEADER_BYTES: Final = 8
 
@@ -62,9 +65,9 @@ _decoder: Final = msgspec.msgpack.Decoder(Record)
 class Entry:
     """What the journal knows of one execution."""
 
-    assignment: Assignment | None = None  # None once ended and compacted, or never accepted
+    assignment: Assignment | None = None  # None once ended, or never accepted
     boot_id: str = ""
-    report: StatusReport | None = None
+    report: StatusReport | None = None  # its last; without its tails once settled
     settled: bool = False
 
 
@@ -77,23 +80,25 @@ class Journal:
         self.entries: dict[UUID, Entry] = {}
         self.sequence = 0  # durable records ever written, over all compactions
         self.starts = 0  # agents ever started on it
-        self._waiting: list[tuple[bytes, asyncio.Future[None] | None]] = []
+        self._waiting: list[tuple[Record, asyncio.Future[None] | None]] = []
         self._flushing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._size = self._load()
-        if self._size > COMPACT_ABOVE_BYTES:
-            self._compact()
+        self._compact_above = COMPACT_RUNNING_ABOVE_BYTES
+        self._is_name_durable = False
         self._write(_frame(Opened(self.sequence, self.starts, boot_id())))
         self.sequence, self.starts = self.sequence + 1, self.starts + 1
-        sync_directory(path.parent, point="journal.directory")
+        if self._size > COMPACT_ABOVE_BYTES:
+            self._compact()
 
     async def append(self, record: Record) -> None:
         """Return when `record` is durable. Raises OSError when it cannot be; then it is not in the journal."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._enqueue(record, future)
+        self._waiting.append((record, future))
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().create_task(self._flush())
         await future
-        self._apply(record)
 
     async def append_all(self, records: Sequence[Record]) -> None:
         """Return when all `records` are durable, in order and in one group. Raises OSError."""
@@ -105,8 +110,7 @@ class Journal:
 
     def append_later(self, record: Record) -> None:
         """Add `record` to the next group that somebody waits for; losing it costs only a repetition."""
-        self._waiting.append((_frame(record), None))
-        self._apply(record)
+        self._waiting.append((record, None))
 
     async def close(self) -> None:
         """Write what waits, and let go of the file."""
@@ -117,32 +121,32 @@ class Journal:
         self._thread.shutdown()
         os.close(self._descriptor)
 
-    def _enqueue(self, record: Record, future: asyncio.Future[None]) -> None:
-        self._waiting.append((_frame(record), future))
-        if self._flushing is None:
-            self._flushing = asyncio.get_running_loop().create_task(self._flush())
-
     async def _flush(self) -> None:
         """Write group after group; what arrives during one fdatasync shares the next."""
         loop = asyncio.get_running_loop()
         while self._waiting:
             group, self._waiting = self._waiting, []
-            data = b"".join(framed for framed, _ in group)
             try:
+                data = b"".join(_frame(record) for record, _ in group)
                 await loop.run_in_executor(self._thread, self._write, data)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, and later groups go on
                 for _, future in group:
                     if future is not None and not future.done():
                         future.set_exception(error)
-            else:
-                self.sequence += len(group)
-                for _, future in group:
-                    if future is not None and not future.done():
-                        future.set_result(None)
+                continue
+            self.sequence += len(group)
+            for record, future in group:
+                self._apply(record)
+                if future is not None and not future.done():
+                    future.set_result(None)
+            if self._size > self._compact_above:  # no record is on its way meanwhile
+                await loop.run_in_executor(self._thread, self._compact)
         self._flushing = None
 
     def _write(self, data: bytes) -> None:
         """Append and sync. On failure the file is as before: a half-written group must not hide later records."""
+        if not self._is_name_durable:
+            self._keep_name()
         crash_point("journal.append.before")
         try:
             position = self._size
@@ -152,7 +156,9 @@ class Journal:
                 view, position = view[written:], position + written
             os.fdatasync(self._descriptor)
         except OSError:
-            os.ftruncate(self._descriptor, self._size)
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, self._size)
+                os.fdatasync(self._descriptor)  # else a crash now could bring back what was refused
             raise
         self._size = position
         crash_point("journal.append.after")
@@ -177,35 +183,62 @@ class Journal:
                 entry = self.entries.setdefault(record.assignment.execution_id, Entry())
                 entry.assignment, entry.boot_id = record.assignment, record.boot_id
             case Ended():
-                self.entries.setdefault(record.report.execution_id, Entry()).report = record.report
+                entry = self.entries.setdefault(record.report.execution_id, Entry())
+                entry.assignment, entry.report = None, record.report
             case Settled():
-                self.entries.setdefault(record.execution_id, Entry()).settled = True
+                entry = self.entries.setdefault(record.execution_id, Entry())
+                entry.assignment, entry.settled = None, True
+                if entry.report is not None:
+                    entry.report = structs.replace(entry.report, stdout_tail=b"", stderr_tail=b"")
             case Opened():
                 pass
 
     def _compact(self) -> None:
-        """Write the journal anew without the assignments of what has ended, and without the oldest settled ids."""
+        """Write the journal anew without what is known to be over, and without the oldest settled ids.
+
+        When that fails, for a full disk mostly, the journal as it was is as good.
+        """
         settled = [key for key, entry in self.entries.items() if entry.settled]
         for key in settled[: max(len(settled) - REMEMBER, 0)]:
             del self.entries[key]
         draft = self._path.with_name(f"{self._path.name}.draft")
-        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            for key, entry in self.entries.items():
-                if entry.report is not None:
-                    entry.assignment = None
-                for record in _rewritten(key, entry):
-                    file.write(_frame(record))
-            file.write(_frame(Opened(self.sequence, self.starts, boot_id())))
-            self.sequence, self.starts = self.sequence + 1, self.starts + 1
-            file.flush()
-            crash_point("journal.compact.before")
-            os.fsync(file.fileno())
-            crash_point("journal.compact.after")
-            size = file.tell()
-        draft.replace(self._path)
+        try:
+            descriptor, size = self._rewrite(draft)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            self._compact_above = 2 * self._size
+            return
         os.close(self._descriptor)
-        self._descriptor, self._size = descriptor, size
+        self._descriptor, self._size, self._is_name_durable = descriptor, size, False
+        self.sequence += 1
+        with suppress(OSError):  # then the next record cannot be written before it is
+            self._keep_name()
+        self._compact_above = max(COMPACT_RUNNING_ABOVE_BYTES, 4 * size)
+
+    def _rewrite(self, draft: Path) -> tuple[int, int]:
+        """Put a shorter journal, durable, in the place of this one; return its descriptor and size."""
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(os.dup(descriptor), "wb") as file:
+                for key, entry in self.entries.items():
+                    for record in _rewritten(key, entry):
+                        file.write(_frame(record))
+                file.write(_frame(Opened(self.sequence, self.starts - 1, boot_id())))  # of this start, counted before
+                file.flush()
+                crash_point("journal.compact.before")
+                os.fsync(file.fileno())
+                crash_point("journal.compact.after")
+                size = file.tell()
+            draft.replace(self._path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor, size
+
+    def _keep_name(self) -> None:
+        """Make sure that the next start finds this file and not the one that it replaced."""
+        sync_directory(self._path.parent, point="journal.directory")
+        self._is_name_durable = True
 
 
 def _rewritten(execution_id: UUID, entry: Entry) -> Iterator[Record]:
