@@ -10,6 +10,7 @@ from enjoin.api import (
     administration,
     agents,
     groups,
+    later,
     machines,
     operations,
     run_commands,
@@ -47,15 +48,8 @@ TABLE: Final[tuple[Entry, ...]] = (  # what is asked most comes first
     guarded("PUT", COMMAND, run_commands.put_run_command, f"{RUN}/write"),
     guarded("GET", COMMAND, run_commands.get_run_command, f"{RUN}/read"),
     guarded("DELETE", COMMAND, run_commands.delete_run_command, f"{RUN}/delete"),
-    guarded(
-        "GET", f"{LOCATION}/operations/{{operation}}", operations.get_operation, "{namespace}/locations/operations/read"
-    ),
-    guarded(
-        "GET",
-        f"{LOCATION}/operationresults/{{operation}}",
-        operations.get_operation_result,
-        "{namespace}/locations/operations/read",
-    ),
+    guarded("GET", OPERATION, operations.get_operation, POLL),
+    guarded("GET", RESULT, operations.get_operation_result, POLL),
     guarded("GET", COMMANDS, run_commands.list_run_commands, f"{RUN}/read"),
     guarded("POST", f"{COMMAND}/cancel", run_commands.cancel_run_command, f"{RUN}/write"),
     guarded("GET", EXECUTIONS, run_commands.list_executions, f"{RUN}/read"),
@@ -71,6 +65,11 @@ TABLE: Final[tuple[Entry, ...]] = (  # what is asked most comes first
     guarded("HEAD", G, groups.head_group, f"{GROUPS}/read"),
     guarded("PUT", G, groups.put_group, f"{GROUPS}/write"),
     guarded("DELETE", G, groups.delete_group, f"{GROUPS}/delete"),
+    guarded("POST", f"{MACHINE}/runCommand", later.refuse_action, "{machine_type}/runCommand/action"),
+    guarded("GET", f"{LOCATION}/runCommands", later.refuse_catalogue, "{namespace}/locations/runCommands/read"),
+    guarded(
+        "GET", f"{LOCATION}/runCommands/{{document}}", later.refuse_catalogue, "{namespace}/locations/runCommands/read"
+    ),
     guarded("GET", "/subscriptions", subscriptions.list_subscriptions, SIGNED_IN),
     guarded("GET", S, subscriptions.get_subscription, "Microsoft.Resources/subscriptions/read"),
     guarded("GET", "/tenants", subscriptions.list_tenants, SIGNED_IN),
@@ -81,9 +80,7 @@ TABLE: Final[tuple[Entry, ...]] = (  # what is asked most comes first
     guarded("GET", PRINCIPALS, administration.list_principals, "Enjoin/principals/read"),
     guarded("POST", PRINCIPALS, administration.create_principal, "Enjoin/principals/write"),
     guarded("DELETE", f"{PRINCIPALS}/{{principal}}", administration.delete_principal, "Enjoin/principals/delete"),
-    guarded(
-        "POST", "/enjoin/v1/enrolmentTokens", administration.create_enrolment_token, "Enjoin/enrolmentTokens/write"
-    ),
+    guarded("POST", TOKENS, administration.create_enrolment_token, "Enjoin/enrolmentTokens/write"),
     public("POST", "/enjoin/v1/enrol", agents.enrol),
     public("GET", "/metadata/endpoints", sign_in.get_metadata),
     public("GET", f"{ANY}/.well-known/openid-configuration", sign_in.get_openid_configuration),

@@ -11,7 +11,9 @@ from enjoin.model import operation
 from tests.tools import REPOSITORY
 
 PAGE = (REPOSITORY / "docs/reference/rest-api.md").read_text(encoding="utf-8")
-ROUTE = re.compile(r"^\| (?P<verbs>[A-Z, ]+) `(?P<path>[^`]+)`(?: \(ours\))? \| (?P<permission>.*) \|$", re.MULTILINE)
+ROUTE = re.compile(
+    r"^\| (?P<verbs>[A-Z, ]+) `(?P<path>[^`]+)`(?: \((?:ours|not yet: 400)\))? \| (?P<permission>.*) \|$", re.MULTILINE
+)
 ERROR = re.compile(r"^\| (?P<status>\d{3}) \| `(?P<code>\w+)` \|", re.MULTILINE)
 MACHINE = "/subscriptions/{subscription}/resourceGroups/{group}/providers/TYPE/{machine}"
 
