@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 
 from enjoin.api.app import TABLE
 from enjoin.api.routing import Guarded
+from enjoin.control.identity import hash_secret
 from enjoin.model.directory import PrincipalRole
+from enjoin.store.base import Transaction
 from tests.unit.api.plane import URL, VERSION, HandClock, Plane, token_key
 
 
@@ -203,6 +206,26 @@ async def test_deleted_principal(plane: Plane) -> None:
     assert await status_with(plane, token) == 401
     answer = await plane.post_token(client_id=principal.client_id, client_secret=secret)
     assert answer.json()["error_codes"] == [700016]
+
+
+@pytest.mark.parametrize("change", [{"enabled": False}, {"version": 2}])
+async def test_changed_principal(plane: Plane, change: dict[str, Any]) -> None:
+    """
+    A token that was seen before is worth nothing once its principal is disabled or has another version.
+    """
+    principal, secret = await plane.services.identity.create("x", role=PrincipalRole.ADMINISTRATOR)
+    token = await plane.sign_in(principal.client_id, secret)
+    assert await status_with(plane, token) == 200
+
+    async def work(tx: Transaction) -> None:
+        await tx.delete_principal(principal.id)
+        await tx.add_principal(replace(principal, **change))
+        await tx.set_secret(principal.id, hash_secret(secret))
+
+    await plane.services.store.write(work)
+    assert await status_with(plane, token) == 401
+    again = await plane.post_token(client_id=principal.client_id, client_secret=secret)
+    assert again.status_code == (400 if "enabled" in change else 200)
 
 
 async def test_renewed_secret(plane: Plane) -> None:
