@@ -13,7 +13,7 @@ from enjoin.agent.journal import Accepted, Ended, Entry, Journal, Settled
 from enjoin.agent.outbox import Outbox
 from enjoin.agent.policy import Policy
 from enjoin.agent.recovery import Interrupted, MayStart, OutcomeUnknown, Readopt, Report, recover
-from enjoin.agent.run import GRACE_S, Run, describe_exit, describe_lost, prepare, read_tail, size_of
+from enjoin.agent.run import GRACE_S, Run, describe_exit, describe_lost, left_something, prepare, read_tail, size_of
 from enjoin.agent.script import AlreadyClaimed, CouldNotStart, Script
 from enjoin.agent.state import State
 from enjoin.agent.supervisor import Supervisor
@@ -67,6 +67,14 @@ class Loop:
                 run = Run(execution_id=execution_id, bundle=self._bundle(execution_id), assignment=entry.assignment)
                 self._runs[execution_id] = run
                 self._spawn(self._recover(run, entry))
+        self._spawn(self._clear())
+
+    async def _clear(self) -> None:
+        """Remove what an agent left that died between letting go of an execution and removing its bundle."""
+        settled = {str(key) for key, entry in self._journal.entries.items() if entry.settled}
+        for path in await asyncio.to_thread(lambda: list(self._state.directory.glob("bundles/*"))):
+            if path.name in settled and not left_something(bundle := Bundle(path)):
+                await asyncio.to_thread(bundle.remove)
 
     async def close(self) -> None:
         """Stop deciding; scripts go on."""
@@ -278,8 +286,7 @@ class Loop:
     async def _recover(self, run: Run, entry: Entry) -> None:
         """Decide what a restart found of one execution, and go on from there."""
         if entry.report is not None:
-            record = run.bundle.read_exit()
-            run.leftovers = record is not None and record.leftovers
+            run.leftovers = left_something(run.bundle)
             self.outbox.follow(run.execution_id, run.bundle.path)
             self._keep_sizes(run, entry.report)
             self._conclude(run, entry.report)

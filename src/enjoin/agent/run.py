@@ -91,6 +91,12 @@ def describe_lost(lost: Lost) -> tuple[Event, str]:
     return Event.OUTCOME_UNKNOWN, OUTCOME_UNKNOWN + remark
 
 
+def left_something(bundle: Bundle) -> bool:
+    """Whether processes remained when the script of a bundle ended."""
+    record = bundle.read_exit()
+    return record is not None and record.leftovers
+
+
 def read_tail(path: Path, size_bytes: int) -> bytes:
     """Return at most the last TAIL_BYTES of the first `size_bytes` of a file; empty when it cannot be read."""
     if not size_bytes:
