@@ -13,7 +13,6 @@ import pytest
 
 from tests.acceptance.azure_cli import Az, recipe
 from tests.acceptance.processes import Agent, ControlPlane, processes_of, until
-from tests.tools import program
 
 pytestmark = pytest.mark.requires("az")
 RUN_COMMAND = ("vm", "run-command")
@@ -117,6 +116,8 @@ def test_virtual_machines(az: Az, server: ControlPlane, vm: Agent) -> None:
     assert az.json("vm", "show", "-d", "-g", "ENJOIN", "-n", "VM1")["powerState"] == "VM running"
     [found] = az.json("vm", "list", "-d")
     assert (found["powerState"], found["vmId"]) == ("VM running", listed[0]["vmId"])
+    words = ("-g", "enjoin", "-n", "vm1", "--resource-type", "Microsoft.Compute/virtualMachines")
+    assert az.json("resource", "show", *words)["id"] == vm.resource_id, "its path has // and its version is looked up"
     instance_view = az.json("vm", "get-instance-view", "-g", "enjoin", "-n", "vm1")["instanceView"]
     assert "PowerState/running" in [status["code"] for status in instance_view["statuses"]]
     assert [status["displayStatus"] for status in instance_view["vmAgent"]["statuses"]] == ["Ready"]
@@ -276,9 +277,9 @@ def test_list_and_delete(az: Az) -> None:
 
 def test_arc_machine(az: Az, machine: Agent, tmp_path: Path) -> None:
     """
-    Run commands on an Arc machine are driven with az rest (F9, F10); a GET always has the instance view.
+    Run commands on an Arc machine are driven with az rest (F9, F10, F29, F30); a GET always has the instance view.
     """
-    url = f"{machine.resource_id.upper()}//runcommands/by-rest/?api-version=2026-07-15"
+    url = f"{machine.resource_id.upper()}//runcommands/by-rest/?api-version=2023-10-03-preview"
     body = tmp_path / "body.json"
     body.write_text(json.dumps({"location": "local", "properties": {"source": {"script": "echo arc"}}}))
     made = az.json("rest", "--method", "put", "--url", url, "--body", f"@{body}")
@@ -305,6 +306,11 @@ def test_arc_machine(az: Az, machine: Agent, tmp_path: Path) -> None:
         (("create", *ON_VM, "--name", "x", "--script-uri", "https://example.invalid/x"), 1, "(NotSupported)"),
         (("create", *ON_VM, "--name", "x", "--command-id", "RunShellScript"), 1, "(NotSupported)"),
         (("create", *ON_VM, "--name", "x", "--script", "x", "--run-as-user", "u"), 1, "(NotSupported)"),
+        (
+            ("invoke", "-g", "enjoin", "-n", "vm1", "--command-id", "RunShellScript", "--scripts", "x"),
+            1,
+            "(NotSupported)",
+        ),
     ],
 )
 def test_refusals(az: Az, words: tuple[str, ...], code: int, says: str) -> None:
@@ -328,21 +334,3 @@ def test_wrong_secret(signed_in: tuple[Az, object], server: ControlPlane, tmp_pa
     done = az.bash(point.replace(server.connection["client_secret"], "wrong"))
     assert done.returncode == 1
     assert "AADSTS7000215: Invalid client secret" in done.stderr
-
-
-def test_enjoin_az(server: ControlPlane, vm: Agent, tmp_path: Path) -> None:
-    """
-    `enjoin az` signs az in by itself, in a directory of its own; the secret is in nobody's argument array.
-    """
-    recorder, calls = tmp_path / "az", tmp_path / "calls"
-    recorder.write_text(f'#!/bin/bash\nprintf "%s\\n" "$*" >>{calls}\nexec {program("az")} "$@"\n')
-    recorder.chmod(0o755)
-    for _ in range(2):
-        done = server.enjoin("az", "--", "vm", "list", "-o", "json", env={"ENJOIN_AZ": str(recorder)})
-        assert done.returncode == 0, done.stderr
-        assert [found["id"] for found in json.loads(done.stdout)] == [vm.resource_id]
-    said = calls.read_text()
-    assert said.count("login") == 1, "signed in once"
-    assert server.connection["client_secret"] not in said
-    own = [path for path in server.data_dir.iterdir() if path.is_dir() and (path / "clouds.config").exists()]
-    assert [path.stat().st_mode & 0o777 for path in own] == [0o700]
