@@ -1,10 +1,7 @@
 """`enjoin serve`: the control plane, composed and run."""
 
 import asyncio
-import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -13,15 +10,13 @@ from urllib.parse import urlsplit
 
 import click
 import msgspec
-import structlog
-import uvicorn
 import uvloop
-from starlette.applications import Starlette
 
 from enjoin.api.app import create_app
 from enjoin.api.services import Services
 from enjoin.cli.failure import Failure, UsageFailure
 from enjoin.cli.logs import configure_logs
+from enjoin.cli.server import BACKLOG, configure, run_server
 from enjoin.clock import SystemClock
 from enjoin.control.access import Access
 from enjoin.control.assignments import Assignments
@@ -40,13 +35,9 @@ from enjoin.control.sweeper import Sweeper
 from enjoin.control.tokens import Tokens
 from enjoin.errors import RunCommandError, StoreUnavailable
 from enjoin.model.machine import HEARTBEAT
-from enjoin.protocol.messages import MAX_FRAME_BYTES
 from enjoin.store.sqlite import SQLiteStore
 
-log = structlog.get_logger(__name__)
-BACKLOG: Final = 2048
-GRACEFUL_S: Final = 8
-KEEP_ALIVE_S: Final = 75
+RENEW_EVERY_S: Final = 24 * 3600.0
 LET_GO_S: Final = 0.5  # for a client to answer the end of its connection
 
 
@@ -188,23 +179,26 @@ async def _run(
         write_durably(connection_file, text, point="connection")
         click.echo(f"ready {endpoint}")
 
-    certificate = str(options.tls_cert or files.server_file)
-    server = _Server(_config(create_app(services), certificate, str(options.tls_key) if options.tls_key else None))
-    server.when_ready = ready
-    sweeper = asyncio.create_task(Sweeper(store, clock, sessions).run())
-    sweeper.add_done_callback(lambda task: server.stop() if not task.cancelled() else None)
+    config = configure(
+        create_app(services),
+        certificate=str(options.tls_cert or files.server_file),
+        key=str(options.tls_key) if options.tls_key else None,
+    )
 
-    def stop() -> None:
-        services.stopping.set()
-        server.stop()
+    async def renew_certificate() -> None:
+        while True:
+            await clock.sleep(RENEW_EVERY_S)
+            if ensure_server_certificate(pki, hosts=hosts, now=clock.now()).renewed and options.tls_cert is None:
+                assert config.ssl is not None
+                config.ssl.load_cert_chain(files.server_file)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        sweeper.cancel()
-        await asyncio.gather(sweeper, return_exceptions=True)
+    await run_server(
+        config,
+        listener,
+        stopping=services.stopping,
+        when_ready=ready,
+        for_ever={"sweeper": Sweeper(store, clock, sessions).run(), "certificate": renew_certificate()},
+    )
 
 
 def _services(
@@ -250,61 +244,3 @@ def _kept_secret(path: Path, installation: Installation) -> str | None:
         return None
     secret = kept.get("client_secret")
     return secret if kept.get("client_id") == installation.administrator.client_id and isinstance(secret, str) else None
-
-
-def _config(app: Starlette, certificate: str, key: str | None) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        loop="none",  # this is already uvloop's
-        http="httptools",
-        ws="websockets-sansio",
-        ws_max_size=MAX_FRAME_BYTES,
-        ws_ping_interval=None,  # heartbeats of ours do it, for less
-        ws_per_message_deflate=False,
-        lifespan="off",
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACEFUL_S,
-        backlog=BACKLOG,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-    )
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn, with our signals, and a call when it listens."""
-
-    when_ready: Callable[[], None]
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
-        await super().startup(sockets)
-        self.when_ready()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End what is under way. A client that only keeps a connection open is not waited for: TLS would, for 30 s."""
-        letting_go = asyncio.create_task(self._let_go())
-        try:
-            await super().shutdown(sockets)
-        finally:
-            letting_go.cancel()
-
-    async def _let_go(self) -> None:
-        while True:
-            await asyncio.sleep(LET_GO_S)
-            for connection in list(self.server_state.connections):
-                transport = connection.transport
-                if transport.is_closing() and transport.get_write_buffer_size() == 0:
-                    transport.abort()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `_run`: uvicorn would raise SIGTERM again at its end, and the exit code must be 0."""
-        yield
-
-    def stop(self) -> None:
-        """Begin the graceful end."""
-        self.should_exit = True

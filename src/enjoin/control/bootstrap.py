@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from enjoin.clock import Clock
 from enjoin.model.directory import Principal, PrincipalRole, ResourceGroup, Subscription
@@ -15,6 +15,7 @@ RESOURCE_GROUP: Final = "enjoin"
 LOCATION: Final = "local"
 ADMINISTRATOR: Final = "administrator"
 _TENANT: Final = "tenant"
+_ADMINISTRATOR_ID: Final = "administrator"
 SECRET_BYTES: Final = 32
 
 
@@ -40,8 +41,7 @@ async def bootstrap(store: Store, clock: Clock) -> Installation:
             await tx.put_setting(_TENANT, tenant_id)
         subscriptions = await tx.list_subscriptions()
         subscription = subscriptions[0] if subscriptions else await _subscription(tx, now)
-        administrators = [p for p in await tx.list_principals() if p.name == ADMINISTRATOR]
-        administrator = administrators[0] if administrators else await _administrator(tx, now)
+        administrator = await _administrator(tx, now)
         return Installation(
             tenant_id=tenant_id,
             subscription_id=subscription.id,
@@ -63,14 +63,22 @@ async def _subscription(tx: Transaction, now: datetime) -> Subscription:
 
 
 async def _administrator(tx: Transaction, now: datetime) -> Principal:
+    """Return the principal that the connection file is for; its name alone, which anyone may get, proves nothing."""
+    administrator_id = await tx.get_setting(_ADMINISTRATOR_ID)
+    known = await tx.get_principal(UUID(administrator_id)) if administrator_id else None
+    if known is not None:
+        return known
+    taken = {principal.name for principal in await tx.list_principals()}
+    name = ADMINISTRATOR if ADMINISTRATOR not in taken else f"{ADMINISTRATOR}-{uuid4().hex[:8]}"
     principal = Principal(
         id=uuid4(),
         client_id=str(uuid4()),
-        name=ADMINISTRATOR,
+        name=name,
         role=PrincipalRole.ADMINISTRATOR,
         created_at=now,
     )
     await tx.add_principal(principal)
+    await tx.put_setting(_ADMINISTRATOR_ID, str(principal.id))
     return principal
 
 
