@@ -4,25 +4,25 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
 from enjoin.agent.bundle import Bundle, Exit, boot_id
-from enjoin.agent.inotify import Inotify, Mask
 from enjoin.agent.journal import Accepted, Ended, Entry, Journal, Settled
 from enjoin.agent.outbox import Outbox
 from enjoin.agent.policy import Policy
 from enjoin.agent.recovery import Interrupted, MayStart, OutcomeUnknown, Readopt, Report, recover
-from enjoin.agent.run import GRACE_S, Run, describe_exit, describe_lost, left_something, prepare, read_tail, size_of
+from enjoin.agent.reporting import Reporter
+from enjoin.agent.run import GRACE_S, Run, describe_exit, describe_lost, left_something, prepare
 from enjoin.agent.script import AlreadyClaimed, CouldNotStart, Script
 from enjoin.agent.state import State
 from enjoin.agent.supervisor import Supervisor
+from enjoin.agent.watching import Watcher
 from enjoin.errors import RunCommandError
 from enjoin.model.execution import Event
 from enjoin.protocol.messages import Ack, Assignment, Cancel, CancelDone, NotHeld, Question, StatusReport, ToAgent
 
-_SEQUENCES_PER_START: Final = 1 << 32  # the reports of a later agent follow those of an earlier one
-_OUTPUT_EVENTS: Final = Mask.MODIFY
 BRIEFLY_S: Final = 0.004
 SETTLE_EVERY_S: Final = 0.25
 
@@ -38,9 +38,8 @@ class Loop:
         self._policy = policy
         self.outbox = Outbox()
         self._runs: dict[UUID, Run] = {}
-        self._inotify = Inotify()
-        self._watches: dict[int, UUID] = {}
-        self._sequence = journal.starts * _SEQUENCES_PER_START
+        self._watcher = Watcher(self.outbox)
+        self._reporter = Reporter(journal)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -60,13 +59,13 @@ class Loop:
 
     async def recover(self) -> None:
         """Take up again what an earlier agent on this directory left."""
-        self._spawn(self._follow_output())
+        self._spawn(self._watcher.run())
         self._spawn(self._settle())
         for execution_id, entry in list(self._journal.entries.items()):
             if not entry.settled:
                 run = Run(execution_id=execution_id, bundle=self._bundle(execution_id), assignment=entry.assignment)
                 self._runs[execution_id] = run
-                self._spawn(self._recover(run, entry))
+                self._spawn(self._to_its_end(run, self._recover(run, entry)))
         self._spawn(self._clear())
 
     async def _clear(self) -> None:
@@ -81,7 +80,7 @@ class Loop:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._inotify.close()
+        self._watcher.close()
 
     def handle(self, message: ToAgent) -> None:
         """Act on a message of the server; what takes time goes on by itself."""
@@ -111,7 +110,7 @@ class Loop:
             return
         run = Run(execution_id=execution_id, bundle=self._bundle(execution_id), assignment=assignment)
         self._runs[execution_id] = run
-        self._spawn(self._accept(run, assignment))
+        self._spawn(self._to_its_end(run, self._accept(run, assignment)))
 
     def _answer(self, execution_id: UUID) -> None:
         """Say again what became of an execution."""
@@ -121,8 +120,22 @@ class Loop:
             self.outbox.say(last)
         elif run is None and entry is None:
             self.outbox.say(NotHeld(execution_id=execution_id, journal_sequence=self._journal.sequence))
-        elif run is not None and run.script is not None:
-            self.outbox.report(self._progress(run, Event.READOPTED))
+        elif run is not None and run.is_running:
+            self.outbox.report(self._reporter.progress(run, Event.READOPTED))
+
+    async def _to_its_end(self, run: Run, work: Coroutine[None, None, None]) -> None:
+        """Do `work`; should it fail as nobody foresaw, the execution ends all the same, with what is known."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - whatever it is, the server must not wait for ever
+            traceback.print_exception(error)
+            if run.ended.is_set():
+                return
+            if run.bundle.is_claimed():
+                run.leftovers = True  # it may run on: what tells how to end it is kept
+                self._finish(run, Event.OUTCOME_UNKNOWN, f"The agent failed while the script ran: {error!r}.")
+            else:
+                await self._end_unstarted(run, Event.NOT_PREPARED, f"The agent failed before the start: {error!r}.")
 
     async def _accept(self, run: Run, assignment: Assignment) -> None:
         """Make the assignment ours, and run it."""
@@ -138,9 +151,9 @@ class Loop:
         await self._start(run, assignment)
 
     async def _start(self, run: Run, assignment: Assignment) -> None:
-        if assignment.supersedes is not None:
-            await self._end_execution(assignment.supersedes, "replaced by a later update")
-        if run.cancel is not None:
+        for replaced in self._replaced_by(assignment):
+            await self._end_execution(replaced, "replaced by a later update")
+        if run.is_to_end():
             await self._end_unstarted(run, Event.CANCELED, "Canceled before the script was started.")
             return
         try:
@@ -157,18 +170,35 @@ class Loop:
         except AlreadyClaimed:
             await self._resume(run)
         except CouldNotStart as error:
-            await self._end_unstarted(run, Event.NOT_PREPARED, str(error))
+            if run.is_to_end():
+                await self._end_unstarted(run, Event.CANCELED, "Canceled before the script was started.")
+            else:
+                await self._end_unstarted(run, Event.NOT_PREPARED, str(error))
         except (RunCommandError, OSError, UnicodeError) as error:
             await self._end_unstarted(run, Event.NOT_PREPARED, f"The script could not be prepared: {error}")
         else:
             await self._see_to_end(run, run.script, Event.STARTED)
+
+    def _replaced_by(self, assignment: Assignment) -> Sequence[UUID]:
+        """Return the executions to be ended first: the one that it names, and what an unseen update was to end."""
+        earlier = [
+            other.execution_id
+            for other in self._runs.values()
+            if other.assignment is not None
+            and other.assignment.incarnation_id == assignment.incarnation_id
+            and other.assignment.generation < assignment.generation
+            and not other.ended.is_set()
+        ]
+        named = assignment.supersedes
+        return earlier if named is None or named in earlier else [*earlier, named]
 
     async def _see_to_end(self, run: Run, script: Script, first: Event) -> None:
         """Report that the script runs, follow its output, and report how it ended.
 
         A script that is over within BRIEFLY_S says both in one frame, and nobody watched its files for nothing.
         """
-        report = self._progress(run, first)
+        run.is_running = True
+        report = self._reporter.progress(run, first)
         if run.cancel is not None:
             script.cancel(run.cancel)
         watching = asyncio.get_running_loop().call_later(BRIEFLY_S, self._watch, run, report)
@@ -185,19 +215,16 @@ class Loop:
 
     def _watch(self, run: Run, report: StatusReport) -> None:
         """Tell the server that the script runs, and send its output as it grows."""
-        run.watch = self._inotify.add(run.bundle.path, _OUTPUT_EVENTS)
-        self._watches[run.watch] = run.execution_id
         self.outbox.report(report)
         self.outbox.follow(run.execution_id, run.bundle.path)
+        self._watcher.watch(run)
 
     def _unwatch(self, run: Run, report: StatusReport) -> None:
-        if run.watch is None:
-            self.outbox.report(report)
-            self.outbox.follow(run.execution_id, run.bundle.path)
+        if run.is_watched:
+            self._watcher.unwatch(run)
             return
-        self._watches.pop(run.watch, None)
-        self._inotify.remove(run.watch)
-        run.watch = None
+        self.outbox.report(report)
+        self.outbox.follow(run.execution_id, run.bundle.path)
 
     async def _end_with(self, run: Run, record: Exit) -> None:
         event, message = describe_exit(record, run.assignment)
@@ -227,38 +254,17 @@ class Loop:
         sizes: tuple[int, int] | None = None,
     ) -> None:
         """Report the end of a script that was started; its exit record, or its absence, is already durable."""
-        stdout, stderr = sizes or (size_of(run.bundle.stdout), size_of(run.bundle.stderr))
-        for name, size in (("stdout", stdout), ("stderr", stderr)):
-            stream = self.outbox.streams.get((run.execution_id, name))
-            if stream is not None:
-                stream.whole = size
-        self.outbox.touch(run.execution_id)
-        report = StatusReport(
-            execution_id=run.execution_id,
-            sequence=self._next_sequence(),
-            journal_sequence=self._journal.sequence,
-            event=event,
-            message=message,
-            exit_code=exit_code,
-            signal=signal,
-            ran_s=ran_s,
-            stdout_bytes=stdout,
-            stderr_bytes=stderr,
-            stdout_tail=read_tail(run.bundle.stdout, stdout),
-            stderr_tail=read_tail(run.bundle.stderr, stderr),
+        report = self._reporter.ending(
+            run, event, message, exit_code=exit_code, signal=signal, ran_s=ran_s, sizes=sizes
         )
+        self._keep_sizes(run, report)
+        self.outbox.touch(run.execution_id)
         self._journal.append_later(Ended(report))
         self._conclude(run, report)
 
     async def _end_unstarted(self, run: Run, event: Event, message: str) -> None:
         """Record, durably, that the execution is never to be started here, and say so."""
-        report = StatusReport(
-            execution_id=run.execution_id,
-            sequence=self._next_sequence(),
-            journal_sequence=self._journal.sequence,
-            event=event,
-            message=message,
-        )
+        report = self._reporter.unstarted(run, event, message)
         try:
             await self._journal.append(Ended(report))
         except OSError as error:
@@ -269,19 +275,6 @@ class Loop:
         run.report = report
         run.ended.set()
         self.outbox.report(report)
-
-    def _progress(self, run: Run, event: Event) -> StatusReport:
-        return StatusReport(
-            execution_id=run.execution_id,
-            sequence=self._next_sequence(),
-            journal_sequence=self._journal.sequence,
-            event=event,
-            message="Execution in progress",
-        )
-
-    def _next_sequence(self) -> int:
-        self._sequence += 1
-        return self._sequence
 
     async def _recover(self, run: Run, entry: Entry) -> None:
         """Decide what a restart found of one execution, and go on from there."""
@@ -295,7 +288,9 @@ class Loop:
 
     def _keep_sizes(self, run: Run, report: StatusReport) -> None:
         for name, size in (("stdout", report.stdout_bytes), ("stderr", report.stderr_bytes)):
-            self.outbox.streams[run.execution_id, name].whole = size
+            stream = self.outbox.streams.get((run.execution_id, name))
+            if stream is not None:
+                stream.whole = size
 
     async def _resume(self, run: Run) -> None:
         """Go on from what is on the disk of an execution that this agent did not start itself."""
@@ -351,16 +346,8 @@ class Loop:
 
     async def _forget(self, execution_id: UUID) -> None:
         """Remove what is kept on disk of a deleted command's execution; its id stays in the journal."""
-        await self._let_go([Run(execution_id=execution_id, bundle=self._bundle(execution_id))])
-
-    async def _follow_output(self) -> None:
-        """Pass on which files grew."""
-        while True:
-            for event in await self._inotify.read():
-                if event.wd in self._watches:
-                    self.outbox.touch(self._watches[event.wd])
-                elif event.mask & Mask.Q_OVERFLOW:
-                    self.outbox.touch_all()
+        with suppress(OSError):  # a full disk: then the acknowledged end of the execution settles it
+            await self._let_go([Run(execution_id=execution_id, bundle=self._bundle(execution_id))])
 
     async def _settle(self) -> None:
         """Let go, now and then, of executions of which the server has everything."""
@@ -368,14 +355,14 @@ class Loop:
             await self.outbox.settled.wait()
             await asyncio.sleep(SETTLE_EVERY_S)
             self.outbox.settled.clear()
-            await self._let_go([run for run in self._runs.values() if self._is_settled(run)])
+            try:
+                await self._let_go([run for run in self._runs.values() if self._is_settled(run)])
+            except OSError:
+                self.outbox.settled.set()  # a full disk: tried again
 
     async def _let_go(self, runs: Sequence[Run]) -> None:
-        """Forget executions durably, and only then remove what shows that they were started."""
-        try:
-            await self._journal.append_all([Settled(run.execution_id) for run in runs])
-        except OSError:
-            return  # a full disk: tried again with the next acknowledgement
+        """Forget executions durably, and only then remove what shows that they were started. Raises OSError."""
+        await self._journal.append_all([Settled(run.execution_id) for run in runs])
         for run in runs:
             self.outbox.drop(run.execution_id)
             self._runs.pop(run.execution_id, None)

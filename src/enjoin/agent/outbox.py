@@ -12,6 +12,8 @@ from uuid import UUID
 from enjoin.protocol.messages import MAX_CHUNK_BYTES, STREAMS, Ack, OutputChunk, StatusReport, ToServer
 
 WINDOW_BYTES: Final = 4 * 1024 * 1024  # of one stream, sent and not yet acknowledged
+BATCH_BYTES: Final = 1024 * 1024  # of reports in one frame: after a long absence there may be very many
+_REPORT_BYTES: Final = 512  # of a report, without its texts
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,7 +38,7 @@ class Stream:
         if self.descriptor < 0:
             try:
                 self.descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            except FileNotFoundError:
+            except OSError:  # not there yet, or replaced by a link: nothing of it may stop the others
                 return b""
         return os.pread(self.descriptor, room, self.sent)
 
@@ -113,8 +115,14 @@ class Outbox:
 
     def take(self) -> tuple[Sequence[ToServer], bool]:
         """Return what to send next, and whether more output is ready at once."""
-        messages: list[ToServer] = list(self._queue)
-        self._queue.clear()
+        messages: list[ToServer] = []
+        room = BATCH_BYTES
+        while self._queue and room > 0:
+            message = self._queue.popleft()
+            room -= _weight(message)
+            messages.append(message)
+        if self._queue:
+            return messages, True
         room = MAX_CHUNK_BYTES
         while self._dirty and room > 0:
             key = next(iter(self._dirty))
@@ -139,8 +147,17 @@ class Outbox:
             stream = self.streams.get((execution_id, name))
             if stream is None:
                 continue
-            stream.acknowledged = max(stream.acknowledged, offset)
-            stream.sent = max(stream.sent, stream.acknowledged)
+            if offset < stream.acknowledged:  # the server was restored from a copy: it has less than it said
+                stream.sent = offset
+            stream.acknowledged = offset
+            stream.sent = max(stream.sent, offset)
             self._dirty[execution_id, name] = None
             self.ready.set()
         self.settled.set()
+
+
+def _weight(message: ToServer) -> int:
+    """Return about how many bytes of a frame a message takes."""
+    if isinstance(message, StatusReport):
+        return _REPORT_BYTES + len(message.message) + len(message.stdout_tail) + len(message.stderr_tail)
+    return _REPORT_BYTES

@@ -39,8 +39,14 @@ class Run:
     cancel: str | None = None  # why its end was asked for
     report: StatusReport | None = None  # its last, once it ended
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    watch: int | None = None  # of inotify, while its files are watched
+    is_running: bool = False  # its script was seen to run
+    is_watched: bool = False  # its files are looked at while they grow
+    watch: int | None = None  # of inotify, for that
     leftovers: bool = False  # the script ended and left processes behind
+
+    def is_to_end(self) -> bool:
+        """Whether its end was asked for."""
+        return self.cancel is not None
 
 
 def prepare(assignment: Assignment, bundle: Bundle, key: X25519PrivateKey) -> Invocation:
