@@ -96,11 +96,14 @@ def test_three_command_recipe(
 
 def test_account(az: Az, server: ControlPlane) -> None:
     """
-    The subscription and its locations are known to az.
+    The subscription, its locations and its resource providers are known to az, and there is nothing to register.
     """
     [account] = az.json("account", "list")
     assert (account["state"], account["isDefault"]) == ("Enabled", True)
     assert server.connection["location"] in [found["name"] for found in az.json("account", "list-locations")]
+    assert az.ok("provider", "register", "-n", "Microsoft.HybridCompute", "--wait") == ""
+    [state] = az.json("provider", "list", "--query", "[?namespace=='Microsoft.HybridCompute'].registrationState")
+    assert state == "Registered"
 
 
 def test_virtual_machines(az: Az, server: ControlPlane, vm: Agent) -> None:
