@@ -20,8 +20,8 @@ class ARMClient:
     def __init__(self, server: ControlPlane) -> None:
         self._server = server
         self._token = ""
-        context = ssl.create_default_context(cafile=server.connection["ca_file"])
-        self._http = httpx.Client(verify=context, timeout=LIMIT_S)
+        self.tls = ssl.create_default_context(cafile=server.connection["ca_file"])
+        self._http = httpx.Client(verify=self.tls, timeout=LIMIT_S)
 
     def __enter__(self) -> Self:
         return self
