@@ -192,7 +192,7 @@ class Cluster:
     async def _exchange_once(self, agent: FakeAgent, acknowledge: bool, chunk_bytes: int) -> bool:  # noqa: FBT001
         session = agent.session
         assert session is not None
-        more = not session.outbox
+        more = True
         while more:
             messages, more = await self.plane.assignments.take(session)
             session.push(*messages)
