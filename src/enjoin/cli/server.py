@@ -17,6 +17,7 @@ log = structlog.get_logger(__name__)
 BACKLOG: Final = 2048
 GRACEFUL_S: Final = 8
 KEEP_ALIVE_S: Final = 75
+LET_GO_S: Final = 0.5  # for a client to answer the end of its connection
 
 
 class _Server(uvicorn.Server):
@@ -30,6 +31,22 @@ class _Server(uvicorn.Server):
         """Start, and say so."""
         await super().startup(sockets)
         self._when_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what is under way. A client that only keeps a connection open is not waited for: TLS would, for 30 s."""
+        letting_go = asyncio.create_task(self._let_go())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            letting_go.cancel()
+
+    async def _let_go(self) -> None:
+        while True:
+            await asyncio.sleep(LET_GO_S)
+            for connection in list(self.server_state.connections):
+                transport = connection.transport
+                if transport.is_closing() and transport.get_write_buffer_size() == 0:
+                    transport.abort()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
