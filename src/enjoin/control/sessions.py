@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from enjoin.clock import Clock
-from enjoin.control.settlement import deleted_machine, move
+from enjoin.control.settlement import deleted_machine, machine_topic, move
 from enjoin.errors import ChannelError
 from enjoin.model.execution import Event, Execution, ExecutionState
 from enjoin.model.machine import LEASE, LOST_AFTER, Facts, Machine
@@ -148,6 +148,8 @@ class Sessions:
                 text = "the machine was deleted while it connected"
                 raise ChannelError(text)
             questions = await _compare(tx, machine, hello, now=now)
+            if hello.epoch != machine.epoch:
+                tx.wake(machine_topic(machine.id))  # whoever reads output of the old state directory waits in vain
             updated = replace(
                 machine,
                 epoch=hello.epoch,
@@ -268,8 +270,9 @@ async def _compare(tx: Transaction, machine: Machine, hello: Hello, *, now: date
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version, for comparison; what is none counts as the oldest."""
-    return tuple(int(digits) for digits in re.findall(r"\d{1,9}", text[:64], re.ASCII)[:4])
+    """Return the four leading numbers of a version, for comparison; one that is not there counts as 0."""
+    numbers = [int(digits) for digits in re.findall(r"\d{1,9}", text[:64], re.ASCII)]
+    return tuple([*numbers, 0, 0, 0, 0][:4])
 
 
 def _was_lost(execution: Execution, hello: Hello) -> bool:
