@@ -4,6 +4,10 @@ A script appends a line to a file of the test and prints known output. Whatever 
 one line, the execution says how it ended, or honestly that nobody knows, and what it printed is there to the last byte.
 """
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from enjoin.agent.journal import COMPACT_ABOVE_BYTES
+from enjoin.agent.journal import COMPACT_ABOVE_BYTES, Journal
 from tests.acceptance.arm_client import ARMClient, Commands
 from tests.acceptance.faults import CrashPoint
 from tests.acceptance.processes import Agent, ControlPlane, Fleet, run_enjoin, until
@@ -33,6 +37,7 @@ def around_files(*stems: str) -> list[str]:
 AGENT_ACCEPTING: Final = around("journal.append")
 AGENT_ENDING: Final = around("journal.append")
 AGENT_STARTING: Final = around("journal.append", "journal.directory", "journal.compact")
+JOURNAL_FULL: Final = around("journal.undo")
 FORBIDDING: Final = around("bundle.forbid", "bundle.forbid.directory")
 SHIM: Final = around("shim.started", "shim.directory", "shim.exit")
 JOINING: Final = around_files("state.ca", "state.signing_key", "state.sealing_key", "state.identity")
@@ -47,6 +52,7 @@ ALL: Final = {
     *AGENT_ACCEPTING,
     *AGENT_ENDING,
     *AGENT_STARTING,
+    *JOURNAL_FULL,
     *FORBIDDING,
     *SHIM,
     *JOINING,
@@ -375,3 +381,38 @@ def test_server_dies_starting_again(
     server.start()
     assert server.connection["client_secret"] == secret
     witness.assert_whole()
+
+
+# Writes one record of a group and finds the disk full in the middle of it.
+_FILLED_DISK: Final = """
+import asyncio, resource, signal, sys
+from pathlib import Path
+from enjoin.agent.journal import Ended, Journal
+from enjoin.model.execution import Event
+from enjoin.model.identity import new_uuid7
+from enjoin.protocol.messages import StatusReport
+
+async def fill():
+    journal = Journal(Path(sys.argv[1]))
+    report = StatusReport(execution_id=new_uuid7(), sequence=1, journal_sequence=1, event=Event.REFUSED)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    room = Path(sys.argv[1]).stat().st_size + 20
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    await journal.append(Ended(report))
+
+asyncio.run(fill())
+"""
+
+
+@pytest.mark.parametrize("point", JOURNAL_FULL)
+def test_journal_on_a_full_disk(tmp_path: Path, point: str) -> None:
+    """
+    An agent that dies while it takes back a record that found no room has not written it.
+    """
+    place, path = CrashPoint(point, tmp_path, armed=True), tmp_path / "journal"
+    command = [sys.executable, "-c", _FILLED_DISK, str(path)]
+    ended = subprocess.run(command, check=False, env={**os.environ, **place.environment}, capture_output=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    journal = Journal(path)
+    assert journal.entries == {}
+    assert journal.sequence == 2  # one start each

@@ -157,11 +157,17 @@ class Journal:
             os.fdatasync(self._descriptor)
         except OSError:
             with suppress(OSError):
-                os.ftruncate(self._descriptor, self._size)
-                os.fdatasync(self._descriptor)  # else a crash now could bring back what was refused
+                self._take_back()
             raise
         self._size = position
         crash_point("journal.append.after")
+
+    def _take_back(self) -> None:
+        """Cut off, durably, what was half written: a crash must not bring back what was refused."""
+        os.ftruncate(self._descriptor, self._size)
+        crash_point("journal.undo.before")
+        os.fdatasync(self._descriptor)
+        crash_point("journal.undo.after")
 
     def _load(self) -> int:
         """Read all whole records; return where they end, having cut off what follows."""
