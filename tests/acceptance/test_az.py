@@ -175,20 +175,24 @@ def test_async_execution(az: Az, gate: Path) -> None:
     az.ok(*waited, "--custom", "instanceView.executionState=='Succeeded'")
 
 
-def test_parameters(az: Az) -> None:
+def test_parameters(az: Az, tmp_path: Path) -> None:
     """
     key=value parameters arrive as they were typed (F42, F46, F51, F52), and a second create replaces them (F20).
+
+    The script is read from a file on the client (F38).
     """
     odd = "two words & 'q' \"Q\" $(id) `id` \\n ^ ;* é"
-    script = 'printf "%s|%s|%s|%s" "$a" "$odd" "$empty" "${empty+set}"'
-    made = create(az, "parameters", script, "--parameters", "a=1", f"odd={odd}", "empty=")
+    script = tmp_path / "script"
+    script.write_text('#!/bin/bash\nprintf "%s|%s|%s|%s" "$a" "$odd" "$empty" "${empty+set}"\n')
+    made = create(az, "parameters", f"@{script}", "--parameters", "a=1", f"odd={odd}", "empty=")
     assert made["parameters"] == [
         {"name": "a", "value": "1"},
         {"name": "odd", "value": odd},
         {"name": "empty", "value": ""},
     ]
     assert view(az, "parameters")["output"] == f"1|{odd}||set"
-    again = create(az, "parameters", script, "--parameters", "a=2")
+    assert made["source"]["script"] == script.read_text().rstrip("\n"), "az drops the last line's end"
+    again = create(az, "parameters", f"@{script}", "--parameters", "a=2")
     assert again["parameters"] == [{"name": "a", "value": "2"}]
     assert view(az, "parameters")["output"] == "2|||"
     executions = az.json("rest", "--method", "get", "--url", f"{made['id']}/executions?api-version=2024-11-01")
@@ -228,7 +232,7 @@ def holders_of(value: bytes, place: Path) -> list[Path]:
 
 def test_endings(az: Az) -> None:
     """
-    A script that fails or runs into its timeout is a command that succeeded, with the script's own end (F56, F67, F68).
+    A script that fails or times out is a command that succeeded, with the script's own end (F39, F56, F67, F68).
     """
     assert create(az, "fails", "echo out; echo err >&2; exit 3")["provisioningState"] == "Succeeded"
     found = view(az, "fails")
