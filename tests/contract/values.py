@@ -33,6 +33,7 @@ def a_group(**changes: Any) -> ResourceGroup:  # noqa: ANN401 - any field
         location="local",
         tags={"team": "Blau", "ü": "ß"},
         managed_by="somebody",
+        revision=3,
         created_at=NOON,
     )
     return replace(group, **changes)
@@ -123,6 +124,7 @@ def a_command(machine_id: UUID, name: str = "Hello", **changes: Any) -> RunComma
         created_at=NOON,
         modified_by="you",
         modified_at=NOON + minutes(1),
+        revision=4,
     )
     return replace(command, **changes)
 

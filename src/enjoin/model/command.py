@@ -112,6 +112,7 @@ class RunCommand:
     tags: Mapping[str, str] = field(default_factory=dict)
     spec: CommandSpec
     generation: int
+    revision: int = 1  # counts the writes of clients; those that only change tags run nothing
     execution_id: UUID  # of that generation
     provisioning_state: ProvisioningState
     created_by: str

@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from enjoin.model.provisioning import ProvisioningState
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
@@ -26,6 +28,8 @@ class ResourceGroup:
     tags: Mapping[str, str] = field(default_factory=dict)
     managed_by: str | None = None
     created_at: datetime
+    revision: int = 1  # counts the writes of clients
+    provisioning_state: ProvisioningState = ProvisioningState.SUCCEEDED  # or Deleting
 
 
 class PrincipalRole(StrEnum):

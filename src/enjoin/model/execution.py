@@ -121,6 +121,7 @@ class Execution:
     outcome: Outcome = field(default_factory=Outcome)
     outputs: Mapping[str, str] = field(default_factory=dict)
     output_place: str = "local"  # which store holds the whole output
+    output_dropped_at: datetime | None = None  # when retention removed the output
 
     @property
     def is_terminal(self) -> bool:

@@ -24,6 +24,7 @@ class Awaits(StrEnum):
     END = "end"  # of the script
     START = "start"  # of the script: asyncExecution
     DELETION = "deletion"  # the machine confirmed that nothing of the command is left
+    GROUP_DELETION = "group-deletion"  # every machine of a resource group confirmed it
     NOTHING = "nothing"  # it is over when it is accepted
 
 

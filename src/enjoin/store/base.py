@@ -2,8 +2,9 @@
 
 A use case is `async def work(tx)` handed to `store.write(work)`: all of it happens or nothing, and its result, its
 wake-ups and any acknowledgement leave only after the commit. `work` touches nothing but `tx` and may be run again from
-its start after a conflict. Row locks are taken by the `…_for_update` verbs, in the order machine, command, execution,
-operation, and within one kind by ascending id. Names of groups, machines and commands are compared in lower case.
+its start after a conflict. Row locks are taken by the `…_for_update` verbs, in the order group, machine, command,
+execution, operation, and within one kind by ascending id. Names of groups, machines and commands are compared in lower
+case.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from enjoin.model.directory import EnrolmentToken, Principal, ResourceGroup, Sub
 from enjoin.model.execution import Execution
 from enjoin.model.machine import Machine, MachineKind
 from enjoin.model.operation import Operation
+from enjoin.store.history import HistoryTransaction
 
 T = TypeVar("T")
 
@@ -49,7 +51,7 @@ class CancelOrder:
     ordered_at: datetime
 
 
-class Transaction(Protocol):
+class Transaction(HistoryTransaction, Protocol):
     """One transaction. Every verb is a bounded number of indexed statements."""
 
     def wake(self, topic: str) -> None:
@@ -90,6 +92,10 @@ class Transaction(Protocol):
         """Remove it; return whether it was there. The caller has made sure that it is empty."""
         ...
 
+    async def get_group_for_update(self, subscription_id: str, name: str) -> ResourceGroup | None:
+        """Return one group and lock its row."""
+        ...
+
     # principals
     async def add_principal(self, principal: Principal) -> None:
         """Insert; raise Conflict when the name or the client id is taken."""
@@ -122,6 +128,10 @@ class Transaction(Protocol):
     # enrolment tokens
     async def add_token(self, token: EnrolmentToken) -> None:
         """Insert."""
+        ...
+
+    async def delete_tokens(self, subscription_id: str, resource_group: str) -> None:
+        """Remove those for a group, spelled as the group is."""
         ...
 
     async def use_token(self, token_sha256: bytes, *, now: datetime) -> EnrolmentToken | None:
@@ -212,7 +222,10 @@ class Transaction(Protocol):
         ...
 
     async def delete_command(self, incarnation_id: UUID) -> None:
-        """Remove it, its sealed values, its executions and their output; operations and cancels stay."""
+        """Remove it, its sealed values, its executions and their output; operations and cancels stay.
+
+        The ids of executions with output are kept for `output_removals`.
+        """
         ...
 
     # executions
@@ -294,6 +307,10 @@ class Transaction(Protocol):
 
     async def overdue_deletions(self, *, now: datetime, limit: int) -> Sequence[Operation]:
         """Return at most `limit` deletions in progress whose deadline_at is not after `now`."""
+        ...
+
+    async def group_deletions(self) -> Sequence[Operation]:
+        """Return the deletions of resource groups in progress, by id."""
         ...
 
     async def forget_operations(self, *, before: datetime, limit: int) -> int:

@@ -137,6 +137,7 @@ def command_of(row: Row, spec: CommandSpec) -> RunCommand:
         created_at=moment(row[9]),
         modified_by=row[10],
         modified_at=moment(row[11]),
+        revision=row[12],
     )
 
 
@@ -197,6 +198,7 @@ def execution_of(row: Row) -> Execution:
         ),
         outputs=strings(row[26]),
         output_place=row[27],
+        output_dropped_at=moment_or_none(row[28]),
     )
 
 

@@ -3,11 +3,12 @@
 from enjoin.store.sql_commands import CommandVerbs
 from enjoin.store.sql_directory import DirectoryVerbs
 from enjoin.store.sql_executions import ExecutionVerbs
+from enjoin.store.sql_history import HistoryVerbs
 from enjoin.store.sql_machines import MachineVerbs
 from enjoin.store.sql_operations import OperationVerbs
 
 
-class SqlTransaction(CommandVerbs, DirectoryVerbs, ExecutionVerbs, MachineVerbs, OperationVerbs):
+class SqlTransaction(CommandVerbs, DirectoryVerbs, ExecutionVerbs, HistoryVerbs, MachineVerbs, OperationVerbs):
     """A `Transaction` over any connection that speaks SQL."""
 
     __slots__ = ()

@@ -19,7 +19,7 @@ from enjoin.store.rows import (
 from enjoin.store.statements import Connection, Verbs
 
 _COMMAND: Final = """SELECT c.incarnation_id, c.machine_id, c.name, c.location, c.tags, c.generation, c.execution_id,
-c.provisioning_state, c.created_by, c.created_at, c.modified_by, c.modified_at, s.spec
+c.provisioning_state, c.created_by, c.created_at, c.modified_by, c.modified_at, c.revision, s.spec
 FROM run_commands c JOIN specs s ON s.incarnation_id = c.incarnation_id AND s.generation = c.generation WHERE """
 _BY_ID: Final = _COMMAND + "c.incarnation_id = $1"
 _BY_NAME: Final = _COMMAND + "c.machine_id = $1 AND c.name_key = $2"
@@ -27,6 +27,8 @@ _LOCK: Final = " FOR UPDATE OF c"
 
 # What goes with a command, children first.
 _BELONGINGS: Final = (
+    """INSERT INTO output_removals (execution_id) SELECT r.execution_id FROM executions e
+    JOIN received_output r ON r.execution_id = e.id WHERE e.incarnation_id = $1 ON CONFLICT DO NOTHING""",
     "DELETE FROM output_pieces WHERE execution_id IN (SELECT id FROM executions WHERE incarnation_id = $1)",
     "DELETE FROM received_output WHERE execution_id IN (SELECT id FROM executions WHERE incarnation_id = $1)",
     "DELETE FROM executions WHERE incarnation_id = $1",
@@ -78,8 +80,8 @@ class CommandVerbs(Verbs):
         """Insert; raise Conflict when machine and name are taken."""
         row = await self._connection.row(
             """INSERT INTO run_commands (incarnation_id, machine_id, name_key, name, location, tags, generation,
-            execution_id, provisioning_state, created_by, created_at, modified_by, modified_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+            execution_id, provisioning_state, created_by, created_at, modified_by, modified_at, revision)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
             ON CONFLICT (machine_id, name_key) DO NOTHING RETURNING incarnation_id""",
             str(command.incarnation_id),
             str(command.machine_id),
@@ -94,6 +96,7 @@ class CommandVerbs(Verbs):
             instant(command.created_at),
             command.modified_by,
             instant(command.modified_at),
+            command.revision,
         )
         if row is None:
             message = f"The machine already has a run command named {command.name!r}."
@@ -104,7 +107,7 @@ class CommandVerbs(Verbs):
         """Replace everything that can change: tags, location, spec, generation, execution, state, modified."""
         await self._connection.rows(
             """UPDATE run_commands SET location = $2, tags = $3, generation = $4, execution_id = $5,
-            provisioning_state = $6, modified_by = $7, modified_at = $8 WHERE incarnation_id = $1""",
+            provisioning_state = $6, modified_by = $7, modified_at = $8, revision = $9 WHERE incarnation_id = $1""",
             str(command.incarnation_id),
             command.location,
             json_of(command.tags),
@@ -113,6 +116,7 @@ class CommandVerbs(Verbs):
             command.provisioning_state.value,
             command.modified_by,
             instant(command.modified_at),
+            command.revision,
         )
         if self._stored.get((command.incarnation_id, command.generation)) is command.spec:
             return
@@ -139,7 +143,7 @@ class CommandVerbs(Verbs):
     async def _command(self, row: Row | None) -> RunCommand | None:
         if row is None:
             return None
-        command = command_of(row, await self._spec(row[0], row[12]))
+        command = command_of(row, await self._spec(row[0], row[13]))
         self._stored[command.incarnation_id, command.generation] = command.spec
         return command
 

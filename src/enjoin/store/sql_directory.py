@@ -7,10 +7,12 @@ from uuid import UUID
 
 from enjoin.errors import Conflict
 from enjoin.model.directory import EnrolmentToken, Principal, PrincipalRole, ResourceGroup, Subscription
+from enjoin.model.provisioning import ProvisioningState
 from enjoin.store.rows import Row, instant, json_of, moment, strings
 from enjoin.store.statements import Verbs
 
-_GROUP: Final = "SELECT subscription_id, name, location, tags, managed_by, created_at FROM resource_groups"
+_GROUP: Final = """SELECT subscription_id, name, location, tags, managed_by, created_at, revision, provisioning_state
+FROM resource_groups"""
 _PRINCIPAL: Final = "SELECT id, client_id, name, role, enabled, version, created_at FROM principals"
 
 
@@ -22,6 +24,8 @@ def _group_of(row: Row) -> ResourceGroup:
         tags=strings(row[3]),
         managed_by=row[4],
         created_at=moment(row[5]),
+        revision=row[6],
+        provisioning_state=ProvisioningState(row[7]),
     )
 
 
@@ -96,8 +100,9 @@ class DirectoryVerbs(Verbs):
         key = (group.subscription_id.lower(), group.name.lower())
         new = await self._connection.row(
             """INSERT INTO resource_groups
-            (subscription_key, name_key, subscription_id, name, location, tags, managed_by, created_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            (subscription_key, name_key, subscription_id, name, location, tags, managed_by, created_at, revision,
+            provisioning_state)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
             ON CONFLICT (subscription_key, name_key) DO NOTHING RETURNING name_key""",
             *key,
             group.subscription_id,
@@ -106,15 +111,20 @@ class DirectoryVerbs(Verbs):
             json_of(group.tags),
             group.managed_by,
             instant(group.created_at),
+            group.revision,
+            group.provisioning_state.value,
         )
         if new is None:
             await self._connection.rows(
-                """UPDATE resource_groups SET location = $3, tags = $4, managed_by = $5
+                """UPDATE resource_groups SET location = $3, tags = $4, managed_by = $5, revision = $6,
+                provisioning_state = $7
                 WHERE subscription_key = $1 AND name_key = $2""",
                 *key,
                 group.location,
                 json_of(group.tags),
                 group.managed_by,
+                group.revision,
+                group.provisioning_state.value,
             )
         return new is not None
 
@@ -126,6 +136,13 @@ class DirectoryVerbs(Verbs):
             name.lower(),
         )
         return row is not None
+
+    async def get_group_for_update(self, subscription_id: str, name: str) -> ResourceGroup | None:
+        """Return one group and lock its row."""
+        row = await self._connection.row(
+            _GROUP + " WHERE subscription_key = $1 AND name_key = $2 FOR UPDATE", subscription_id.lower(), name.lower()
+        )
+        return None if row is None else _group_of(row)
 
     # --- principals ---------------------------------------------------------------------------------------------------
 
@@ -198,6 +215,14 @@ class DirectoryVerbs(Verbs):
             instant(token.expires_at),
             str(token.created_by),
             instant(token.created_at),
+        )
+
+    async def delete_tokens(self, subscription_id: str, resource_group: str) -> None:
+        """Remove those for a group, spelled as the group is."""
+        await self._connection.rows(
+            "DELETE FROM enrolment_tokens WHERE subscription_id = $1 AND resource_group = $2",
+            subscription_id,
+            resource_group,
         )
 
     async def use_token(self, token_sha256: bytes, *, now: datetime) -> EnrolmentToken | None:

@@ -21,7 +21,7 @@ from enjoin.store.statements import Verbs
 _EXECUTION: Final = """SELECT id, machine_id, incarnation_id, generation, origin, principal_id, correlation_id,
 client_request_id, created_at, deadline_at, state, message, next_sequence, start_number, supersedes, delivered_at,
 delivered_epoch, delivered_sequence, started_at, ended_at, exit_code, signal, stdout_bytes, stderr_bytes, stdout_tail,
-stderr_tail, outputs, output_place FROM executions WHERE """
+stderr_tail, outputs, output_place, output_dropped_at FROM executions WHERE """
 _NO_GENERATION: Final = 2**62  # above any
 
 
@@ -47,9 +47,9 @@ class ExecutionVerbs(Verbs):
             """INSERT INTO executions (id, machine_id, incarnation_id, generation, origin, principal_id, correlation_id,
             client_request_id, created_at, deadline_at, state, is_open, message, next_sequence, start_number,
             supersedes, delivered_at, delivered_epoch, delivered_sequence, started_at, ended_at, exit_code, signal,
-            stdout_bytes, stderr_bytes, stdout_tail, stderr_tail, outputs, output_place)
+            stdout_bytes, stderr_bytes, stdout_tail, stderr_tail, outputs, output_place, output_dropped_at)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-            $23, $24, $25, $26, $27, $28, $29)""",
+            $23, $24, $25, $26, $27, $28, $29, $30)""",
             str(execution.id),
             str(execution.machine_id),
             str(execution.incarnation_id),
@@ -79,6 +79,7 @@ class ExecutionVerbs(Verbs):
             outcome.stderr_tail,
             json_of(execution.outputs),
             execution.output_place,
+            instant_or_none(execution.output_dropped_at),
         )
 
     async def get_execution(self, execution_id: UUID) -> Execution | None:
@@ -98,7 +99,8 @@ class ExecutionVerbs(Verbs):
             """UPDATE executions SET deadline_at = $2, state = $3, is_open = $4, message = $5, next_sequence = $6,
             start_number = $7, supersedes = $8, delivered_at = $9, delivered_epoch = $10, delivered_sequence = $11,
             started_at = $12, ended_at = $13, exit_code = $14, signal = $15, stdout_bytes = $16, stderr_bytes = $17,
-            stdout_tail = $18, stderr_tail = $19, outputs = $20, output_place = $21 WHERE id = $1""",
+            stdout_tail = $18, stderr_tail = $19, outputs = $20, output_place = $21,
+            output_dropped_at = $22 WHERE id = $1""",
             str(execution.id),
             instant(execution.deadline_at),
             execution.state.value,
@@ -120,6 +122,7 @@ class ExecutionVerbs(Verbs):
             outcome.stderr_tail,
             json_of(execution.outputs),
             execution.output_place,
+            instant_or_none(execution.output_dropped_at),
         )
 
     async def find_execution(self, incarnation_id: UUID, generation: int) -> Execution | None:

@@ -21,6 +21,9 @@ _BY_ADDRESS: Final = _SELECT + "FROM machine_addresses a JOIN machines m ON m.id
 
 # What goes with a machine, children first: each is found through the commands of the machine.
 _BELONGINGS: Final = (
+    """INSERT INTO output_removals (execution_id) SELECT r.execution_id FROM run_commands c
+    JOIN executions e ON e.incarnation_id = c.incarnation_id JOIN received_output r ON r.execution_id = e.id
+    WHERE c.machine_id = $1 ON CONFLICT DO NOTHING""",
     """DELETE FROM output_pieces WHERE execution_id IN (SELECT e.id FROM run_commands c
     JOIN executions e ON e.incarnation_id = c.incarnation_id WHERE c.machine_id = $1)""",
     """DELETE FROM received_output WHERE execution_id IN (SELECT e.id FROM run_commands c

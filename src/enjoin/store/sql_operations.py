@@ -85,6 +85,13 @@ class OperationVerbs(Verbs):
         )
         return [operation_of(row) for row in rows]
 
+    async def group_deletions(self) -> Sequence[Operation]:
+        """Return the deletions of resource groups in progress, by id."""
+        rows = await self._connection.rows(
+            _OPERATION + "state = 'InProgress' AND awaits = 'group-deletion' ORDER BY id"
+        )
+        return [operation_of(row) for row in rows]
+
     async def forget_operations(self, *, before: datetime, limit: int) -> int:
         """Remove at most `limit` that ended before then; return how many."""
         rows = await self._connection.rows(

@@ -37,6 +37,8 @@ from tests.contract.values import (
 WHOLE_ON_PURPOSE: Final[Mapping[str, str]] = {
     "SCAN subscriptions": "all of a tenant's subscriptions: a handful",
     "SCAN principals USING INDEX": "all principals, by name, for an operator",
+    "SCAN operations USING INDEX operations_group": "a partial index: the deletions of groups that are under way",
+    "SCAN output_removals USING": "what is to be removed, in batches",
     "SCAN m USING INDEX machines_connected": "a partial index: it holds exactly those that are asked for",
 }
 # Small enough to be sorted: the rows of one answer.
@@ -60,6 +62,7 @@ TOUR: Final[Sequence[tuple[str, Callable[[Transaction], Awaitable[object]]]]] = 
     ("put_group", lambda tx: tx.put_group(a_group())),
     ("get_group", lambda tx: tx.get_group(SUBSCRIPTION, GROUP)),
     ("list_groups", lambda tx: tx.list_groups(SUBSCRIPTION)),
+    ("get_group_for_update", lambda tx: tx.get_group_for_update(SUBSCRIPTION, GROUP)),
     ("delete_group", lambda tx: tx.delete_group(SUBSCRIPTION, GROUP)),
     ("add_principal", lambda tx: tx.add_principal(PRINCIPAL)),
     ("get_principal", lambda tx: tx.get_principal(PRINCIPAL.id)),
@@ -70,6 +73,7 @@ TOUR: Final[Sequence[tuple[str, Callable[[Transaction], Awaitable[object]]]]] = 
     ("delete_principal", lambda tx: tx.delete_principal(PRINCIPAL.id)),
     ("add_token", lambda tx: tx.add_token(TOKEN)),
     ("use_token", lambda tx: tx.use_token(TOKEN.hash, now=NOON)),
+    ("delete_tokens", lambda tx: tx.delete_tokens(SUBSCRIPTION, GROUP)),
     ("add_machine", lambda tx: tx.add_machine(MACHINE)),
     ("get_machine", lambda tx: tx.get_machine(MACHINE.id)),
     ("get_machine_for_update", lambda tx: tx.get_machine_for_update(MACHINE.id)),
@@ -100,12 +104,18 @@ TOUR: Final[Sequence[tuple[str, Callable[[Transaction], Awaitable[object]]]]] = 
     ("received", lambda tx: tx.received(EXECUTION.id)),
     ("add_output", lambda tx: tx.add_output(EXECUTION.id, "stdout", 0, b"abc")),
     ("read_output", lambda tx: tx.read_output(EXECUTION.id, "stdout", 1, 9)),
+    ("past_executions", lambda tx: tx.past_executions(before=None, limit=9)),
+    ("drop_output", lambda tx: tx.drop_output(EXECUTION.id, at=NOON)),
+    ("output_removals", lambda tx: tx.output_removals(limit=9)),
+    ("forget_output_removal", lambda tx: tx.forget_output_removal(EXECUTION.id)),
+    ("drop_execution", lambda tx: tx.drop_execution(ANY)),
     ("add_operation", lambda tx: tx.add_operation(OPERATION)),
     ("get_operation", lambda tx: tx.get_operation(OPERATION.id)),
     ("put_operation", lambda tx: tx.put_operation(OPERATION)),
     ("open_operations", lambda tx: tx.open_operations(EXECUTION.id)),
     ("open_deletions", lambda tx: tx.open_deletions(COMMAND.incarnation_id)),
     ("overdue_deletions", lambda tx: tx.overdue_deletions(now=NOON, limit=9)),
+    ("group_deletions", lambda tx: tx.group_deletions()),
     ("forget_operations", lambda tx: tx.forget_operations(before=NOON, limit=9)),
     ("put_request", lambda tx: tx.put_request(REQUEST)),
     ("find_request", lambda tx: tx.find_request(REQUEST.principal_id, REQUEST.resource_key, "request-1")),
@@ -177,7 +187,7 @@ async def test_one_statement(statements: dict[str, list[str]]) -> None:
         "set_secret": 2,
         "delete_principal": 2,
         "add_machine": 2,  # identity and address
-        "delete_machine": 9,
+        "delete_machine": 10,
         "add_command": 3,  # and its spec, and one for each sealed value
         "get_command": 2,  # and its sealed values, if it has any
         "get_command_for_update": 2,
@@ -185,7 +195,9 @@ async def test_one_statement(statements: dict[str, list[str]]) -> None:
         "find_command_for_update": 2,
         "list_commands": 2,
         "put_command": 4,  # a new spec: which values are kept, one for each that goes, the spec
-        "delete_command": 6,
+        "delete_command": 7,
+        "drop_output": 4,
+        "drop_execution": 5,
     }
     counts = {verb: len(texts) for verb, texts in statements.items()}
     assert counts == {verb: few.get(verb, 1) for verb in counts}
