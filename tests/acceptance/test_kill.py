@@ -200,6 +200,12 @@ def test_agent_stopped(victim: Agent, commands: Commands, witness: Witness) -> N
     witness.assert_whole()
 
 
+def status(client: ARMClient, agent: Agent) -> str:
+    """Return what the control plane says of a machine's connection."""
+    found: str = client.request("GET", agent.resource_id).json()["properties"]["enjoin"]["status"]
+    return found
+
+
 def test_line_cut(plane: tuple[Fleet, ControlPlane, ARMClient], tmp_path: Path) -> None:
     """
     The channel is cut for ten seconds while a script prints numbers: none is lost, none comes twice.
@@ -217,6 +223,7 @@ echo $i >&2
         commands.whole_output("numbers", 9 * 1000)
         proxy.cut()
         cut_at_s = time.monotonic()
+        until(lambda: status(client, agent) == "Disconnected", "the control plane knows that the line is cut")
         before = len(commands.output("numbers"))
         until(lambda: time.monotonic() - cut_at_s > CUT_S, "the cut lasts")
         assert len(commands.output("numbers")) == before, "the line was really cut"
