@@ -23,6 +23,7 @@ from enjoin.errors import RunCommandError
 from enjoin.model.execution import Event
 from enjoin.protocol.messages import Ack, Assignment, Cancel, CancelDone, NotHeld, Question, StatusReport, ToAgent
 
+_REPLACED: Final = "replaced by a later update"
 BRIEFLY_S: Final = 0.004
 SETTLE_EVERY_S: Final = 0.25
 
@@ -151,8 +152,12 @@ class Loop:
         await self._start(run, assignment)
 
     async def _start(self, run: Run, assignment: Assignment) -> None:
-        for replaced in self._replaced_by(assignment):
-            await self._end_execution(replaced, "replaced by a later update")
+        replaced = self._replaced_by(assignment)
+        for execution_id in replaced:  # all at once: one that waits for another must not start when that one ends
+            if execution_id in self._runs:
+                self._ask_to_end(self._runs[execution_id], _REPLACED)
+        for execution_id in replaced:
+            await self._end_execution(execution_id, _REPLACED)
         if run.is_to_end():
             await self._end_unstarted(run, Event.CANCELED, "Canceled before the script was started.")
             return
