@@ -17,6 +17,9 @@ RunCommandError                      500 InternalServerError (never raised as su
 |   +-- SubscriptionNotFound         404 SubscriptionNotFound
 +-- Conflict                         409 Conflict
 |   +-- IllegalTransition            409 OperationNotAllowed
+|   +-- GroupBeingDeleted            409 ResourceGroupBeingDeleted
++-- Expired                          410 OutputExpired
++-- PreconditionFailed               412 PreconditionFailed
 +-- EnrolmentRefused                 403 EnrolmentRefused
 +-- ChannelError                     400 ChannelProtocolError
 +-- StoreUnavailable                 503 ServiceUnavailable
@@ -137,6 +140,26 @@ class IllegalTransition(Conflict):
     """The event does not apply in this state. Nothing was changed."""
 
     code = "OperationNotAllowed"
+
+
+class GroupBeingDeleted(Conflict):
+    """The resource group is going away with all that is in it: nothing new may come into it."""
+
+    code = "ResourceGroupBeingDeleted"
+
+
+class Expired(RunCommandError):
+    """It was here, and history does not reach back that far any more."""
+
+    code = "OutputExpired"
+    status = 410
+
+
+class PreconditionFailed(RunCommandError):
+    """If-Match or If-None-Match does not hold. Nothing was changed."""
+
+    code = "PreconditionFailed"
+    status = 412
 
 
 class EnrolmentRefused(RunCommandError):

@@ -47,6 +47,7 @@ GROUPS: Final = "Microsoft.Resources/subscriptions/resourceGroups"
 TABLE: Final[tuple[Entry, ...]] = (  # what is asked most comes first
     guarded("PUT", COMMAND, run_commands.put_run_command, f"{RUN}/write"),
     guarded("GET", COMMAND, run_commands.get_run_command, f"{RUN}/read"),
+    guarded("PATCH", COMMAND, run_commands.patch_run_command, f"{RUN}/write"),
     guarded("DELETE", COMMAND, run_commands.delete_run_command, f"{RUN}/delete"),
     guarded("GET", OPERATION, operations.get_operation, POLL),
     guarded("GET", RESULT, operations.get_operation_result, POLL),

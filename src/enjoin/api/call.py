@@ -3,7 +3,8 @@
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -20,10 +21,12 @@ from enjoin.arm.properties import read_json
 from enjoin.control.access import Authenticated
 from enjoin.errors import InvalidField
 from enjoin.model.address import CommandAddress, MachineAddress, Trace
+from enjoin.model.entity_tag import Precondition
 from enjoin.model.machine import MachineKind
 from enjoin.model.operation import Operation
 
 RETRY_AFTER: Final = {"Retry-After": "1"}  # whole and above zero, or clients sleep for 2 to 30 seconds
+_TAG: Final = re.compile(r'(?P<weak>W/)?"(?P<quoted>[^"]*)"|(?P<bare>[^\s,"]+)')
 _TRUE: Final = frozenset({"true", "1"})
 _FALSE: Final = frozenset({"", "false", "0"})
 
@@ -82,6 +85,15 @@ class Call:
     def query(self, name: str) -> str:
         """Return a query parameter; "" when absent. Names are matched without regard to case."""
         return query_value(self.request, name)
+
+    @property
+    def precondition(self) -> Precondition:
+        """What `If-Match` and `If-None-Match` say."""
+        headers = self.request.headers
+        return Precondition(
+            if_match=_tags(headers.getlist("if-match"), weak=False),
+            if_none_match=_tags(headers.getlist("if-none-match"), weak=True),
+        )
 
     @property
     def expands_instance_view(self) -> bool:
@@ -167,6 +179,17 @@ def query_value(request: Request, name: str) -> str:
     """Return the first value of a query parameter, its name matched without regard to case; "" when absent."""
     wanted = name.lower()
     return next((value for key, value in request.query_params.multi_items() if key.lower() == wanted), "")
+
+
+def _tags(headers: Sequence[str], *, weak: bool) -> frozenset[str] | None:
+    """Return the tags of a header without their quotes; weak ones only when `weak`, bare ones as if quoted."""
+    if not headers:
+        return None
+    return frozenset(
+        match["quoted"] if match["quoted"] is not None else match["bare"]
+        for match in _TAG.finditer(",".join(headers))
+        if weak or not match["weak"]
+    )
 
 
 def accepted(call: Call, operation: Operation) -> Response:

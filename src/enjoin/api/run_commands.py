@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -13,11 +14,13 @@ from enjoin.api.call import JSON, Call, accepted
 from enjoin.arm.envelope import Body, render_list
 from enjoin.arm.execution import render_execution
 from enjoin.arm.properties import read_json
-from enjoin.arm.run_command import parse_run_command, render_run_command
+from enjoin.arm.run_command import parse_patch, parse_run_command, render_run_command
+from enjoin.control.accepted import Accepted
 from enjoin.control.output import Output
 from enjoin.errors import InvalidField, NotFound
 from enjoin.model.address import CommandAddress
-from enjoin.model.command import CommandView
+from enjoin.model.command import CommandRequest, CommandView, RunCommand
+from enjoin.model.entity_tag import command_tag
 from enjoin.model.execution import Execution
 from enjoin.model.machine import MachineKind
 from enjoin.protocol.messages import STREAMS
@@ -33,14 +36,32 @@ async def put_run_command(call: Call) -> Response:
     _check_name(address.name)
     body = await call.request.body()
     wanted = parse_run_command(read_json(body), api_version=call.api_version, kind=address.machine.kind)
-    done = await call.services.commands.put(call.caller, address, wanted, trace=call.trace(body))
-    headers = call.operation_headers(done.operation, location=False)
-    return JSON(await _render(call, done.view), status_code=201 if done.created else 200, headers=headers)
+    done = await call.services.commands.put(
+        call.caller, address, wanted, trace=call.trace(body), precondition=call.precondition
+    )
+    return await _written(call, done, status_code=201 if done.created else 200)
+
+
+async def patch_run_command(call: Call) -> Response:
+    """PATCH .../runCommands/{command}: merge with what is there; run when more than tags changed. Always 200."""
+    address = call.command
+    body = await call.request.body()
+    patch = read_json(body)
+    merge = partial(_merge, patch, api_version=call.api_version, kind=address.machine.kind)
+    done = await call.services.commands.patch(
+        call.caller, address, merge, trace=call.trace(body), precondition=call.precondition
+    )
+    return await _written(call, done, status_code=200)
 
 
 async def get_run_command(call: Call) -> Response:
     """GET .../runCommands/{command}[?$expand=instanceView]."""
-    return JSON(await _render(call, await call.services.commands.get(call.command)))
+    view = await call.services.commands.get(call.command)
+    headers = {"ETag": str(command_tag(view.command))}
+    shows_execution = call.expands_instance_view or call.kind is MachineKind.ARC  # which changes under the same tag
+    if not shows_execution and call.precondition.is_known(command_tag(view.command)):
+        return Response(status_code=304, headers=headers)
+    return JSON(await _render(call, view), headers=headers)
 
 
 async def list_run_commands(call: Call) -> Response:
@@ -54,7 +75,9 @@ async def list_run_commands(call: Call) -> Response:
 async def delete_run_command(call: Call) -> Response:
     """DELETE .../runCommands/{command}: 202 and an operation, or 204 when there is none."""
     try:
-        operation = await call.services.commands.delete(call.caller, call.command, trace=call.trace(b""))
+        operation = await call.services.commands.delete(
+            call.caller, call.command, trace=call.trace(b""), precondition=call.precondition
+        )
     except NotFound:  # no such machine: no such command either
         operation = None
     return Response(status_code=204) if operation is None else accepted(call, operation)
@@ -177,6 +200,16 @@ async def _execution(call: Call) -> Execution:
 async def _address(call: Call, execution: Execution) -> CommandAddress:
     machine = await call.spellings.of(execution.machine_id, call.machine)
     return CommandAddress(machine=machine, name=call.command.name)
+
+
+def _merge(patch: object, current: RunCommand, *, api_version: str, kind: MachineKind) -> CommandRequest:
+    return parse_patch(patch, current, api_version=api_version, kind=kind)
+
+
+async def _written(call: Call, done: Accepted, *, status_code: int) -> Response:
+    headers = call.operation_headers(done.operation, location=False)
+    headers["ETag"] = str(command_tag(done.view.command))
+    return JSON(await _render(call, done.view), status_code=status_code, headers=headers)
 
 
 async def _render(call: Call, view: CommandView) -> Body:

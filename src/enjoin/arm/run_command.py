@@ -1,11 +1,13 @@
 """The body of a run command: what a PUT means, and what a GET shows."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from enjoin.arm.envelope import ENJOIN, Body, is_at_least, time_text
 from enjoin.arm.execution import exit_code, render_times, stream_view
 from enjoin.arm.ids import COMMAND_TYPES, command_id_path
+from enjoin.arm.merge_patch import merged
 from enjoin.arm.properties import Number, Properties, is_given, kind_of
 from enjoin.arm.tags import read_tags
 from enjoin.errors import InvalidField, NotSupportedYet
@@ -15,11 +17,14 @@ from enjoin.model.command import (
     MAX_SCRIPT_BYTES,
     MAX_TIMEOUT_S,
     CommandRequest,
+    CommandSpec,
     CommandView,
     Parameter,
+    RunCommand,
     Secret,
     check_parameters,
 )
+from enjoin.model.entity_tag import command_tag
 from enjoin.model.execution import ExecutionState
 from enjoin.model.machine import MachineKind
 
@@ -70,6 +75,22 @@ def parse_run_command(body: object, *, api_version: str, kind: MachineKind) -> C
         async_execution=properties.boolean("asyncExecution"),
         treat_failure_as_deployment_failure=treat_failure and is_at_least(api_version, _TREATS_FAILURE_SINCE),
     )
+
+
+def parse_patch(body: object, current: RunCommand, *, api_version: str, kind: MachineKind) -> CommandRequest:
+    """Return what a PATCH asks for, merged with what is there: what it does not name stays as it is.
+
+    A source of another kind than the stored one takes its place, so that nobody has to send null for that one.
+    """
+    properties = _render_spec(current.spec)
+    given = Properties(body, "").child("properties").child("source")
+    if any(is_given(given.raw(name)) for name in _SOURCES):
+        properties["source"] = {}
+    shown = {"location": current.location, "tags": dict(current.tags), "properties": properties}
+    request = parse_run_command(merged(shown, body), api_version=api_version, kind=kind)
+    if not is_at_least(api_version, _TREATS_FAILURE_SINCE):  # this client does not know of it
+        request = replace(request, treat_failure_as_deployment_failure=current.spec.treat_failure_as_deployment_failure)
+    return request
 
 
 def _refuse_later(properties: Properties, name: str, what: str) -> None:
@@ -143,15 +164,8 @@ def _check_sizes(public: tuple[Parameter, ...], protected: tuple[Secret, ...]) -
 
 def render_run_command(view: CommandView, machine: MachineAddress, *, expand_instance_view: bool) -> Body:
     """Return the resource. Protected values are not in it; `machine` is in the spelling that the id is to have."""
-    command, spec = view.command, view.command.spec
-    properties: Body = {
-        "source": {"script": spec.script},
-        "parameters": [{"name": parameter.name, "value": parameter.value} for parameter in spec.parameters],
-        "asyncExecution": spec.async_execution,
-        "timeoutInSeconds": spec.timeout_s or 0,
-        "treatFailureAsDeploymentFailure": spec.treat_failure_as_deployment_failure,
-        "provisioningState": command.provisioning_state.value,
-    }
+    command = view.command
+    properties = {**_render_spec(command.spec), "provisioningState": command.provisioning_state.value}
     if expand_instance_view:
         properties["instanceView"] = render_instance_view(view)
     return {
@@ -160,6 +174,7 @@ def render_run_command(view: CommandView, machine: MachineAddress, *, expand_ins
         "type": COMMAND_TYPES[machine.kind],
         "location": command.location,
         "tags": command.tags,
+        "etag": str(command_tag(command)),
         "systemData": {
             "createdBy": command.created_by,
             "createdByType": "Application",
@@ -169,6 +184,16 @@ def render_run_command(view: CommandView, machine: MachineAddress, *, expand_ins
             "lastModifiedAt": time_text(command.modified_at),
         },
         "properties": properties,
+    }
+
+
+def _render_spec(spec: CommandSpec) -> Body:
+    return {
+        "source": {"script": spec.script},
+        "parameters": [{"name": parameter.name, "value": parameter.value} for parameter in spec.parameters],
+        "asyncExecution": spec.async_execution,
+        "timeoutInSeconds": spec.timeout_s or 0,
+        "treatFailureAsDeploymentFailure": spec.treat_failure_as_deployment_failure,
     }
 
 

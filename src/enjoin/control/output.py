@@ -168,6 +168,12 @@ class Output:
 
         return await self._store.read(work)
 
+    async def current(self, tx: Transaction, command: RunCommand) -> CommandView:
+        """Return the view of a command's current execution, as `view` does."""
+        execution = await tx.get_execution(command.execution_id)
+        assert execution is not None
+        return await self.view(tx, command, execution)
+
     async def view(self, tx: Transaction, command: RunCommand, execution: Execution) -> CommandView:
         """Return a view whose tails are what the database has; `complete` adds what is in files."""
         received = await tx.received(execution.id)

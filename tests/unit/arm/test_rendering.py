@@ -80,6 +80,7 @@ def test_resource() -> None:
         "type": "Microsoft.Compute/virtualMachines/runCommands",
         "location": "local",
         "tags": {"a": "b"},
+        "etag": '"00000000000000000000000000000007-3-1.Creating"',
         "systemData": {
             "createdBy": "me",
             "createdByType": "Application",
