@@ -20,9 +20,9 @@ from tests.acceptance.processes import Agent, ControlPlane, Fleet, processes_of,
 from tests.acceptance.shims import CONTAINMENTS, is_gone
 from tests.acceptance.test_shim_ends import RESPAWNER, TREES
 
-TIMEOUT_S: Final = 5
+TIMEOUT_S: Final = 4  # long enough for all trees to be there and the agent to be killed before
 ENDINGS: Final = ("cancel", "replace", "delete", "timeout")
-LEFT_BEHIND: Final = "nohup setsid bash -c 'trap \"\" TERM; echo $$; while :; do sleep 600; done' 2>/dev/null & echo $$"
+LEFT_BEHIND: Final = "nohup setsid bash -c 'echo $$; exec sleep 600' 2>/dev/null & echo $$"
 SCRIPTS: Final = TREES | {"respawner": RESPAWNER}
 
 

@@ -339,8 +339,12 @@ class Loop:
             await run.ended.wait()
         bundle = self._bundle(execution_id)
         may_remain = await self._supervisor.end_leftovers(bundle)
-        if execution_id not in self._runs and not may_remain:  # let go of before, and kept for its leftovers
-            await asyncio.to_thread(bundle.remove)
+        if not may_remain:  # the bundle has nothing to show any more
+            run = self._runs.get(execution_id)
+            if run is not None:
+                run.leftovers = False  # it goes when the server has everything
+            else:
+                await asyncio.to_thread(bundle.remove)
         return may_remain
 
     def _ask_to_end(self, run: Run, reason: str) -> None:
