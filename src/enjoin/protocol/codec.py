@@ -26,7 +26,7 @@ def decode_to_agent(frame: bytes) -> list[ToAgent]:
     """Read what a server sent; raise ChannelError when it is none of its messages."""
     try:
         return _to_agent.decode(frame)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         text = f"unreadable frame from the server: {error}"
         raise ChannelError(text) from error
 
@@ -35,6 +35,6 @@ def decode_to_server(frame: bytes) -> list[ToServer]:
     """Read what an agent sent; raise ChannelError when it is none of its messages."""
     try:
         return _to_server.decode(frame)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         text = f"unreadable frame from the agent: {error}"
         raise ChannelError(text) from error

@@ -159,6 +159,15 @@ def test_deep_nesting() -> None:
             decode(b"\x91" * 100_000)
 
 
+def test_text_that_is_none() -> None:
+    """
+    A text that is not UTF-8 makes the frame unreadable, like anything else.
+    """
+    frame = encode([Cancel(execution_id=ID, reason="deleted")]).replace(b"deleted", b"dele\xffed")
+    with pytest.raises(ChannelError, match="unreadable frame"):
+        decode_to_agent(frame)
+
+
 def test_frame_limit() -> None:
     """
     A frame over the limit is not made.
