@@ -65,6 +65,7 @@ TABLE: Final[tuple[Entry, ...]] = (  # what is asked most comes first
     guarded("GET", G, groups.get_group, f"{GROUPS}/read"),
     guarded("HEAD", G, groups.head_group, f"{GROUPS}/read"),
     guarded("PUT", G, groups.put_group, f"{GROUPS}/write"),
+    guarded("PATCH", G, groups.patch_group, f"{GROUPS}/write"),
     guarded("DELETE", G, groups.delete_group, f"{GROUPS}/delete"),
     guarded("POST", f"{MACHINE}/runCommand", later.refuse_action, "{machine_type}/runCommand/action"),
     guarded("GET", f"{LOCATION}/runCommands", later.refuse_catalogue, "{namespace}/locations/runCommands/read"),

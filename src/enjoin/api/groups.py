@@ -1,11 +1,15 @@
 """Routes of resource groups."""
 
+from functools import partial
+
 from starlette.responses import Response
 
 from enjoin.api.call import JSON, Call, accepted
 from enjoin.arm.envelope import render_list
-from enjoin.arm.group import parse_group, render_group
+from enjoin.arm.group import parse_group, parse_group_patch, render_group
 from enjoin.errors import GroupNotFound, SubscriptionNotFound
+from enjoin.model.directory import ResourceGroup
+from enjoin.model.entity_tag import group_tag
 
 
 async def list_groups(call: Call) -> Response:
@@ -15,8 +19,11 @@ async def list_groups(call: Call) -> Response:
 
 
 async def get_group(call: Call) -> Response:
-    """GET one group."""
-    return JSON(render_group(await call.services.directory.group(call.params["subscription"], call.params["group"])))
+    """GET one group; 304 to a reader that has it as it is."""
+    group = await call.services.directory.group(call.params["subscription"], call.params["group"])
+    if call.precondition.is_known(group_tag(group)):
+        return Response(status_code=304, headers={"ETag": str(group_tag(group))})
+    return _shown(group)
 
 
 async def head_group(call: Call) -> Response:
@@ -31,13 +38,28 @@ async def head_group(call: Call) -> Response:
 async def put_group(call: Call) -> Response:
     """PUT a group. 201 if created, 200 if replaced."""
     wanted = parse_group(await call.json())
-    directory = call.services.directory
-    group, created = await directory.put_group(call.params["subscription"], call.params["group"], wanted)
-    return JSON(render_group(group), status_code=201 if created else 200)
+    group, created = await call.services.groups.put(
+        call.params["subscription"], call.params["group"], wanted, precondition=call.precondition
+    )
+    return _shown(group, status_code=201 if created else 200)
+
+
+async def patch_group(call: Call) -> Response:
+    """PATCH a group: merge with what is there."""
+    merge = partial(parse_group_patch, await call.json())
+    group = await call.services.groups.patch(
+        call.params["subscription"], call.params["group"], merge, precondition=call.precondition
+    )
+    return _shown(group)
 
 
 async def delete_group(call: Call) -> Response:
-    """DELETE an empty group: 202 and where its end can be read."""
-    directory = call.services.directory
-    operation = await directory.delete_group(call.caller, call.params["subscription"], call.params["group"])
+    """DELETE a group with all that is in it, after ending what runs: 202 and where its end can be read."""
+    operation = await call.services.groups.delete(
+        call.caller, call.params["subscription"], call.params["group"], precondition=call.precondition
+    )
     return accepted(call, operation)
+
+
+def _shown(group: ResourceGroup, *, status_code: int = 200) -> Response:
+    return JSON(render_group(group), status_code=status_code, headers={"ETag": str(group_tag(group))})

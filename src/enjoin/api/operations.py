@@ -31,7 +31,7 @@ async def get_operation_result(call: Call) -> Response:
 
 
 async def _resource(call: Call, operation: Operation) -> Response | None:
-    if operation.awaits in (Awaits.DELETION, Awaits.NOTHING):
+    if operation.awaits in (Awaits.DELETION, Awaits.GROUP_DELETION, Awaits.NOTHING):
         return None
     try:
         address = ResourceId.parse(operation.resource_path.rpartition(" ")[2]).as_command()

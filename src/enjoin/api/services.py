@@ -9,6 +9,7 @@ from enjoin.control.assignments import Assignments
 from enjoin.control.commands import Commands
 from enjoin.control.directory import Directory
 from enjoin.control.enrolment import Enrolment
+from enjoin.control.groups import Groups
 from enjoin.control.identity import Identity
 from enjoin.control.machines import Machines
 from enjoin.control.operations import Operations
@@ -31,6 +32,7 @@ class Services:
     access: Access
     identity: Identity
     directory: Directory
+    groups: Groups
     commands: Commands
     machines: Machines
     operations: Operations

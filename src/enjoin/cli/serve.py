@@ -24,6 +24,7 @@ from enjoin.control.bootstrap import Installation, administrator_secret, bootstr
 from enjoin.control.commands import Commands
 from enjoin.control.directory import Directory
 from enjoin.control.enrolment import Enrolment
+from enjoin.control.groups import Groups
 from enjoin.control.identity import Identity
 from enjoin.control.machines import Machines
 from enjoin.control.operations import Operations
@@ -197,7 +198,7 @@ async def _run(
         listener,
         stopping=services.stopping,
         when_ready=ready,
-        for_ever={"sweeper": Sweeper(store, clock, sessions).run(), "certificate": renew_certificate()},
+        for_ever={"sweeper": Sweeper(store, clock, sessions, services.groups).run(), "certificate": renew_certificate()},
     )
 
 
@@ -224,6 +225,7 @@ def _services(
         access=Access(store, clock, tokens),
         identity=Identity(store, clock, tokens),
         directory=Directory(store, clock),
+        groups=Groups(store, clock, sessions, delivery_deadline=options.delivery_deadline),
         commands=Commands(store, clock, sessions, assignments, output, delivery_deadline=options.delivery_deadline),
         machines=Machines(store, sessions),
         operations=Operations(store, clock, stopping),

@@ -3,14 +3,13 @@
 import hashlib
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from enjoin.arm.group import GroupRequest
-from enjoin.arm.ids import group_id_path
 from enjoin.clock import Clock
-from enjoin.errors import Conflict, GroupNotFound, InvalidField, LocationRequired, SubscriptionNotFound
+from enjoin.control.lookups import refuse_deleting
+from enjoin.errors import GroupNotFound, InvalidField, SubscriptionNotFound
 from enjoin.model.address import Caller
 from enjoin.model.directory import EnrolmentToken, ResourceGroup, Subscription
 from enjoin.model.identity import new_uuid7
@@ -52,7 +51,7 @@ class Directory:
         """Return one; raise SubscriptionNotFound."""
 
         async def work(tx: Transaction) -> Subscription:
-            return await _find_subscription(tx, subscription_id)
+            return await find_subscription(tx, subscription_id)
 
         return await self._store.read(work)
 
@@ -60,7 +59,7 @@ class Directory:
         """Return the groups of a subscription, by name; raise SubscriptionNotFound."""
 
         async def work(tx: Transaction) -> Sequence[ResourceGroup]:
-            return await tx.list_groups((await _find_subscription(tx, subscription_id)).id)
+            return await tx.list_groups((await find_subscription(tx, subscription_id)).id)
 
         return await self._store.read(work)
 
@@ -68,7 +67,7 @@ class Directory:
         """Return one group; raise GroupNotFound or SubscriptionNotFound."""
 
         async def work(tx: Transaction) -> ResourceGroup:
-            return await _find_group(tx, subscription_id, name)
+            return await find_group(tx, subscription_id, name)
 
         return await self._store.read(work)
 
@@ -76,70 +75,11 @@ class Directory:
         """Return where the groups and machines of a subscription are, by name."""
 
         async def work(tx: Transaction) -> Sequence[str]:
-            found = await _find_subscription(tx, subscription_id)
+            found = await find_subscription(tx, subscription_id)
             groups = await tx.list_groups(found.id)
             return sorted({group.location for group in groups})
 
         return await self._store.read(work)
-
-    async def put_group(self, subscription_id: str, name: str, request: GroupRequest) -> tuple[ResourceGroup, bool]:
-        """Create or replace a group; return it, and whether it is new."""
-        _check_group_name(name)
-        now = self._clock.now()
-
-        async def work(tx: Transaction) -> tuple[ResourceGroup, bool]:
-            subscription = await _find_subscription(tx, subscription_id)
-            current = await tx.get_group(subscription.id, name)
-            if current is None:
-                if request.location is None:
-                    text = "The location property is required for this definition."
-                    raise LocationRequired(text, target="location")
-                group = ResourceGroup(
-                    subscription_id=subscription.id,
-                    name=name,
-                    location=request.location,
-                    tags=request.tags,
-                    managed_by=request.managed_by,
-                    created_at=now,
-                )
-            else:
-                if request.location is not None and request.location.lower() != current.location.lower():
-                    text = (
-                        f"The resource group '{current.name}' is in location '{current.location}'; "
-                        f"it cannot be moved to '{request.location}'."
-                    )
-                    raise Conflict(text, target="location")
-                group = replace(current, tags=request.tags, managed_by=request.managed_by)
-            return group, await tx.put_group(group)
-
-        return await self._store.write(work)
-
-    async def delete_group(self, caller: Caller, subscription_id: str, name: str) -> Operation:
-        """Delete an empty group; raise GroupNotFound, or Conflict when machines are in it."""
-        now = self._clock.now()
-
-        async def work(tx: Transaction) -> Operation:
-            group = await _find_group(tx, subscription_id, name)
-            machines = await tx.list_machines(group.subscription_id, resource_group=group.name)
-            if machines:
-                text = (
-                    f"The resource group '{group.name}' holds {len(machines)} machines, '{machines[0].name}' among "
-                    "them; delete the machines first."
-                )
-                raise Conflict(text)
-            await tx.delete_group(group.subscription_id, group.name)
-            operation = _done(
-                caller,
-                subscription_id=group.subscription_id,
-                location=group.location,
-                resource_path=group_id_path(group.subscription_id, group.name),
-                provider="Microsoft.Resources",
-                now=now,
-            )
-            await tx.add_operation(operation)
-            return operation
-
-        return await self._store.write(work)
 
     async def record_deletion(
         self, caller: Caller, *, subscription_id: str, location: str, resource_path: str, provider: str
@@ -175,7 +115,8 @@ class Directory:
         text = secrets.token_urlsafe(TOKEN_BYTES)
 
         async def work(tx: Transaction) -> NewToken:
-            group = await _find_group(tx, subscription_id, group_name)
+            group = await find_group(tx, subscription_id, group_name)
+            refuse_deleting(group)
             token = EnrolmentToken(
                 hash=hashlib.sha256(text.encode()).digest(),
                 subscription_id=group.subscription_id,
@@ -191,7 +132,8 @@ class Directory:
         return await self._store.write(work)
 
 
-async def _find_subscription(tx: Transaction, subscription_id: str) -> Subscription:
+async def find_subscription(tx: Transaction, subscription_id: str) -> Subscription:
+    """Return a subscription; raise SubscriptionNotFound."""
     for subscription in await tx.list_subscriptions():
         if subscription.id.lower() == subscription_id.lower():
             return subscription
@@ -199,8 +141,9 @@ async def _find_subscription(tx: Transaction, subscription_id: str) -> Subscript
     raise SubscriptionNotFound(text)
 
 
-async def _find_group(tx: Transaction, subscription_id: str, name: str) -> ResourceGroup:
-    subscription = await _find_subscription(tx, subscription_id)
+async def find_group(tx: Transaction, subscription_id: str, name: str) -> ResourceGroup:
+    """Return a group; raise GroupNotFound or SubscriptionNotFound."""
+    subscription = await find_subscription(tx, subscription_id)
     group = await tx.get_group(subscription.id, name)
     if group is None:
         text = f"Resource group '{name}' could not be found."
@@ -225,7 +168,8 @@ def _done(
     )
 
 
-def _check_group_name(name: str) -> None:
+def check_group_name(name: str) -> None:
+    """Raise InvalidField for a name that no group can have."""
     allowed = all(character.isalnum() or character in "-_.()" for character in name)
     if not allowed or len(name) > MAX_GROUP_NAME_CHARACTERS or name.endswith("."):
         text = (

@@ -1,6 +1,7 @@
 """Machines as inventory: found, listed, deleted."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -66,9 +67,7 @@ class Machines:
         async def work(tx: Transaction) -> Machine | None:
             machine = await tx.find_machine(address.subscription_id, address.resource_group, address.kind, address.name)
             if machine is not None:
-                await self._end_operations(tx, machine.id)
-                await tx.put_setting(deleted_machine(machine.id), machine.identity_key.hex())
-                await tx.delete_machine(machine.id)
+                await remove_machine(tx, machine, now=self._sessions.now())
             return machine
 
         machine = await self._store.write(work)
@@ -79,19 +78,26 @@ class Machines:
             session.push(MachineDeleted())
         return True
 
-    async def _end_operations(self, tx: Transaction, machine_id: UUID) -> None:
-        """End whatever waits for something of the machine: nothing of it will ever happen."""
-        now = self._sessions.now()
-        tx.wake(machine_topic(machine_id))
-        for execution in await tx.delivered_and_open(machine_id):
+
+async def remove_machine(tx: Transaction, machine: Machine, *, now: datetime) -> None:
+    """Remove a machine and all it holds, and keep what tells its agent so. The caller tells it when it is connected."""
+    await _end_operations(tx, machine.id, now=now)
+    await tx.put_setting(deleted_machine(machine.id), machine.identity_key.hex())
+    await tx.delete_machine(machine.id)
+
+
+async def _end_operations(tx: Transaction, machine_id: UUID, *, now: datetime) -> None:
+    """End whatever waits for something of the machine: nothing of it will ever happen."""
+    tx.wake(machine_topic(machine_id))
+    for execution in await tx.delivered_and_open(machine_id):
+        await preempt(tx, execution, now=now)
+    while waiting := await tx.undelivered(machine_id, limit=_BATCH):
+        for execution in waiting:
             await preempt(tx, execution, now=now)
-        while waiting := await tx.undelivered(machine_id, limit=_BATCH):
-            for execution in waiting:
-                await preempt(tx, execution, now=now)
-                await move(tx, execution, Event.CANCELED, at=now, now=now)
-        last_name = ""
-        while commands := await tx.list_commands(machine_id, after_name=last_name, limit=_BATCH):
-            for command in commands:
-                for operation in await tx.open_deletions(command.incarnation_id):
-                    await end_operation(tx, operation, SUCCEEDED, now=now)
-            last_name = commands[-1].name
+            await move(tx, execution, Event.CANCELED, at=now, now=now)
+    last_name = ""
+    while commands := await tx.list_commands(machine_id, after_name=last_name, limit=_BATCH):
+        for command in commands:
+            for operation in await tx.open_deletions(command.incarnation_id):
+                await end_operation(tx, operation, SUCCEEDED, now=now)
+        last_name = commands[-1].name

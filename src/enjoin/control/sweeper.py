@@ -8,6 +8,7 @@ import structlog
 
 from enjoin.clock import Clock
 from enjoin.control.cancels import CANCELED, handed_over, order
+from enjoin.control.groups import Groups
 from enjoin.control.sessions import Sessions
 from enjoin.control.settlement import finish_deletion, machine_topic, move
 from enjoin.errors import StoreUnavailable
@@ -33,11 +34,12 @@ _LEASE: Final = (
 class Sweeper:
     """Runs for the life of the server."""
 
-    def __init__(self, store: Store, clock: Clock, sessions: Sessions) -> None:
+    def __init__(self, store: Store, clock: Clock, sessions: Sessions, groups: Groups) -> None:
         """Read and write through `store`."""
         self._store = store
         self._clock = clock
         self._sessions = sessions
+        self._groups = groups
 
     async def run(self) -> None:
         """Sweep for ever; a database that cannot be written is tried again."""
@@ -54,6 +56,7 @@ class Sweeper:
         await self._store.write(self._overdue)
         await self._store.write(self._leases)
         await self._store.write(self._deletions)
+        await self._groups.advance()
         now = self._clock.now()
         await self._store.write(lambda tx: tx.forget_requests(before=now - KEEP_REQUESTS, limit=BATCH))
         await self._store.write(lambda tx: tx.forget_operations(before=now - KEEP_OPERATIONS, limit=BATCH))

@@ -20,6 +20,7 @@ from enjoin.control.bootstrap import Installation, bootstrap
 from enjoin.control.commands import DELIVERY_DEADLINE, Commands
 from enjoin.control.directory import Directory
 from enjoin.control.enrolment import Enrolled, Enrolment
+from enjoin.control.groups import Groups
 from enjoin.control.machines import Machines
 from enjoin.control.operations import Operations
 from enjoin.control.output import Output
@@ -57,6 +58,7 @@ class ControlPlane:
     operations: Operations
     enrolment: Enrolment
     directory: Directory
+    groups: Groups
     sweeper: Sweeper
     stopping: asyncio.Event
 
@@ -91,6 +93,7 @@ class Cluster:
         self.installation = await bootstrap(store, clock)
         sessions, assignments = Sessions(store, clock), Assignments(store, clock)
         output, stopping = Output(store, self.directory / "output"), asyncio.Event()
+        groups = Groups(store, clock, sessions, delivery_deadline=self._delivery_deadline)
         self.plane = ControlPlane(
             store=store,
             sessions=sessions,
@@ -102,7 +105,8 @@ class Cluster:
             operations=Operations(store, clock, stopping),
             enrolment=Enrolment(store, clock, sessions, server_name=SERVER_NAME),
             directory=Directory(store, clock),
-            sweeper=Sweeper(store, clock, sessions),
+            groups=groups,
+            sweeper=Sweeper(store, clock, sessions, groups),
             stopping=stopping,
         )
         await sessions.take_over(lease=2 * HEARTBEAT)

@@ -17,9 +17,10 @@ from enjoin.api.services import Services
 from enjoin.control.access import Access
 from enjoin.control.assignments import Assignments
 from enjoin.control.bootstrap import administrator_secret, bootstrap
-from enjoin.control.commands import Commands
+from enjoin.control.commands import DELIVERY_DEADLINE, Commands
 from enjoin.control.directory import Directory
 from enjoin.control.enrolment import Enrolment
+from enjoin.control.groups import Groups
 from enjoin.control.identity import Identity
 from enjoin.control.machines import Machines
 from enjoin.control.operations import Operations
@@ -108,6 +109,7 @@ class Plane:
             access=Access(store, clock, tokens),
             identity=Identity(store, clock, tokens),
             directory=Directory(store, clock),
+            groups=Groups(store, clock, sessions, delivery_deadline=DELIVERY_DEADLINE),
             commands=Commands(store, clock, sessions, assignments, output),
             machines=Machines(store, sessions),
             operations=Operations(store, clock, stopping),

@@ -3,7 +3,9 @@
 import pytest
 
 from enjoin.api import machines
+from enjoin.model.execution import Event
 from enjoin.model.machine import MachineKind
+from enjoin.protocol.messages import CancelDone
 from tests.unit.api.plane import URL, Plane
 
 
@@ -59,14 +61,51 @@ async def test_life_of_a_group(plane: Plane) -> None:
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ResourceGroupNotFound")
 
 
-async def test_a_group_with_machines_stays(plane: Plane) -> None:
+async def test_a_group_is_deleted_with_its_machines(plane: Plane) -> None:
     """
-    A group that holds machines is not deleted.
+    A group that holds machines goes with them: 202, Location and Azure-AsyncOperation until it is over.
     """
-    await plane.machine()
+    session = await plane.connect(await plane.machine())
+    await plane.put()
+    execution_id = await plane.execution_id()
+    await plane.report(session, execution_id, Event.STARTED)
     answer = await plane.ask("DELETE", plane.group_path)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "Conflict")
-    assert "'vm1'" in answer.json()["error"]["message"]
+    assert (answer.status_code, answer.headers["Retry-After"]) == (202, "1")
+    assert "Azure-AsyncOperation" in answer.headers
+    shown = (await plane.ask("GET", plane.group_path)).json()
+    assert shown["properties"]["provisioningState"] == "Deleting"
+    refused = await plane.put("c2")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "ResourceGroupBeingDeleted")
+    await plane.services.reports.apply(session, [CancelDone(execution_id=execution_id)])
+    await plane.services.groups.advance()
+    headers = {"Authorization": f"Bearer {plane.token}"}
+    assert (await plane.http.get(answer.headers["Location"], headers=headers)).status_code == 204
+    assert (await plane.ask("GET", plane.group_path)).status_code == 404
+    assert (await plane.ask("HEAD", plane.group_path)).status_code == 404
+    assert (await plane.ask("DELETE", plane.group_path)).status_code == 404
+
+
+async def test_group_is_changed(plane: Plane) -> None:
+    """
+    PATCH merges tags, PUT replaces them; each write changes the entity tag, and conditions on it hold.
+    """
+    path = f"/subscriptions/{plane.subscription_id}/resourcegroups/other"
+    made = await plane.ask("PUT", path, {"location": "local", "tags": {"a": "1"}}, headers={"If-None-Match": "*"})
+    assert made.status_code == 201
+    patched = await plane.ask("PATCH", path, {"tags": {"b": "2"}}, headers={"If-Match": made.headers["ETag"]})
+    assert (patched.status_code, patched.json()["tags"]) == (200, {"a": "1", "b": "2"})
+    stale = await plane.ask("PUT", path, {"tags": {}}, headers={"If-Match": made.headers["ETag"]})
+    assert (stale.status_code, stale.json()["error"]["code"]) == (412, "PreconditionFailed")
+    replaced = await plane.ask("PUT", path, {**patched.json(), "tags": {"c": "3"}})
+    assert (replaced.status_code, replaced.json()["tags"]) == (200, {"c": "3"})
+    shown = await plane.ask("GET", path)
+    assert shown.json()["etag"] == shown.headers["ETag"] == replaced.headers["ETag"]
+    known = await plane.ask("GET", path, headers={"If-None-Match": shown.headers["ETag"]})
+    assert (known.status_code, known.content) == (304, b"")
+    moved = await plane.ask("PATCH", path, {"location": "elsewhere"})
+    assert moved.status_code == 409
+    nobody = await plane.ask("PATCH", f"{path}x", {})
+    assert nobody.json()["error"]["code"] == "ResourceGroupNotFound"
 
 
 @pytest.mark.parametrize(
