@@ -198,7 +198,10 @@ async def _run(
         listener,
         stopping=services.stopping,
         when_ready=ready,
-        for_ever={"sweeper": Sweeper(store, clock, sessions, services.groups).run(), "certificate": renew_certificate()},
+        for_ever={
+            "sweeper": Sweeper(store, clock, sessions, services.groups).run(),
+            "certificate": renew_certificate(),
+        },
     )
 
 

@@ -95,7 +95,7 @@ async def test_what_runs_again(plane: Plane, properties: dict[str, object]) -> N
 
 async def test_null_removes(plane: Plane) -> None:
     """
-    null makes a property what it is when it was never set; the source cannot be taken away (RFC 7396).
+    A null makes a property what it is when it was never set; the source cannot be taken away (RFC 7396).
     """
     await plane.machine()
     await plane.put(body=command_body(parameters=[{"name": "a", "value": "1"}], timeoutInSeconds=7))
