@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,11 +10,18 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from enjoin.protocol.messages import MAX_CHUNK_BYTES, STREAMS, Ack, OutputChunk, StatusReport, ToServer
 
 WINDOW_BYTES: Final = 4 * 1024 * 1024  # of one stream, sent and not yet acknowledged
 BATCH_BYTES: Final = 1024 * 1024  # of reports in one frame: after a long absence there may be very many
 _REPORT_BYTES: Final = 512  # of a report, without its texts
+
+
+def now_s() -> float:
+    """Return seconds on a clock that counts the time a machine was suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,12 +71,17 @@ class Outbox:
     settled: asyncio.Event = field(default_factory=asyncio.Event)  # an acknowledgement may have settled something
     ready: asyncio.Event = field(default_factory=asyncio.Event)  # there is something to take
     hurry: asyncio.Event = field(default_factory=asyncio.Event)  # and it is more than output
+    _happened_s: dict[tuple[UUID, int], float] = field(default_factory=dict)  # of each report, on the clock of now_s
     _queue: deque[ToServer] = field(default_factory=deque)
     _dirty: dict[tuple[UUID, str], None] = field(default_factory=dict)  # streams that may have more, in turn
 
-    def report(self, report: StatusReport) -> None:
-        """Queue a report; it is repeated at every connection until it is acknowledged."""
+    def report(self, report: StatusReport, *, happened_s: float | None = None) -> None:
+        """Queue a report; it is repeated at every connection until it is acknowledged.
+
+        `happened_s` is when what it tells happened, on the clock of `now_s`; None for now.
+        """
         self.reports[report.execution_id, report.sequence] = report
+        self._happened_s[report.execution_id, report.sequence] = now_s() if happened_s is None else happened_s
         self.say(report)
 
     def say(self, *messages: ToServer) -> None:
@@ -120,7 +133,7 @@ class Outbox:
         while self._queue and room > 0:
             message = self._queue.popleft()
             room -= _weight(message)
-            messages.append(message)
+            messages.append(self._dated(message))
         if self._queue:
             return messages, True
         room = MAX_CHUNK_BYTES
@@ -139,10 +152,18 @@ class Outbox:
             self._dirty[key] = self._dirty.pop(key)  # to the end: streams take turns
         return messages, bool(self._dirty)
 
+    def _dated(self, message: ToServer) -> ToServer:
+        """Return a report with the time that passed since what it tells, as it stands when it is sent."""
+        if not isinstance(message, StatusReport):
+            return message
+        happened_s = self._happened_s.get((message.execution_id, message.sequence))
+        return message if happened_s is None else replace(message, ago_s=max(now_s() - happened_s, 0.0))
+
     def acknowledge(self, ack: Ack) -> None:
         """Forget what the server has."""
         for key in ack.reports:
             self.reports.pop(key, None)
+            self._happened_s.pop(key, None)
         for execution_id, name, offset in ack.outputs:
             stream = self.streams.get((execution_id, name))
             if stream is None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from enjoin.arm.envelope import Body
 from enjoin.arm.ids import group_id_path
+from enjoin.arm.location import read_location
 from enjoin.arm.merge_patch import merged
 from enjoin.arm.properties import Properties
 from enjoin.arm.tags import read_tags
@@ -25,7 +26,7 @@ def parse_group(body: object) -> GroupRequest:
     """Return what a PUT asks for; raise InvalidRequest."""
     resource = Properties(body, "")
     return GroupRequest(
-        location=resource.text("location"), tags=read_tags(resource), managed_by=resource.text("managedBy")
+        location=read_location(resource), tags=read_tags(resource), managed_by=resource.text("managedBy")
     )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from enjoin.arm.envelope import ENJOIN, Body, is_at_least, time_text
 from enjoin.arm.execution import exit_code, render_times, stream_view
 from enjoin.arm.ids import COMMAND_TYPES, command_id_path
+from enjoin.arm.location import read_location
 from enjoin.arm.merge_patch import merged
 from enjoin.arm.properties import Number, Properties, is_given, kind_of
 from enjoin.arm.tags import read_tags
@@ -55,7 +56,7 @@ _LEVELS: Final[Mapping[ExecutionState, str]] = {
 def parse_run_command(body: object, *, api_version: str, kind: MachineKind) -> CommandRequest:  # noqa: ARG001 - scale sets and Arc will differ
     """Return what a PUT asks for; raise InvalidRequest, naming the property, when it cannot be done."""
     resource = Properties(body, "")
-    location, tags = resource.text("location"), read_tags(resource)
+    location, tags = read_location(resource), read_tags(resource)
     properties = resource.child("properties")
     for name, what in _LATER.items():
         _refuse_later(properties, name, what)

@@ -1,6 +1,7 @@
 """Ending what runs of a command: here when its machine never had it, else by orders repeated until confirmed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from enjoin.store.base import CancelOrder, Transaction
 
 CANCELED: str = "canceled"
 DELETED: str = "deleted"
+MAY_REMAIN: str = "Processes that it started may remain on the machine."
 _BEFORE_SENT: str = "Canceled before it was sent to the machine."
 
 
@@ -49,8 +51,13 @@ async def order(tx: Transaction, machine_id: UUID, execution_id: UUID, *, reason
     return Cancel(execution_id=execution_id, reason=reason, forget=forget)
 
 
-async def confirm(tx: Transaction, machine_id: UUID, execution_id: UUID, *, now: datetime) -> None:
-    """Take a machine's word that nothing of an execution runs; the last such word of a deletion ends it."""
+async def confirm(
+    tx: Transaction, machine_id: UUID, execution_id: UUID, *, now: datetime, may_remain: bool = False
+) -> None:
+    """Take a machine's word that nothing of an execution runs; the last such word of a deletion ends it.
+
+    What `may_remain`, for all that the machine could see, is said in the execution's message.
+    """
     taken = await tx.take_cancel(execution_id)
     if taken is None:
         return
@@ -61,6 +68,8 @@ async def confirm(tx: Transaction, machine_id: UUID, execution_id: UUID, *, now:
     if execution is None:
         return  # the deletion ended at its deadline
     tx.wake(output_topic(execution.id))
+    if may_remain and MAY_REMAIN not in execution.message:
+        await tx.put_execution(replace(execution, message=f"{execution.message} {MAY_REMAIN}".strip()))
     if taken.reason == DELETED and not await _is_awaited(tx, execution):
         await finish_deletion(tx, execution.incarnation_id, now=now)
 

@@ -81,8 +81,8 @@ class Tokens:
                 principal_version=int(claims[_VERSION_CLAIM]),
                 expires_at_s=int(claims["exp"]),
             )
-        except (jwt.PyJWTError, ValueError, TypeError, AttributeError) as error:
-            text = f"The access token is invalid: {type(error).__name__}. Sign in again."
+        except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
+            text = "The access token is invalid: it is not one that this control plane issued. Sign in again."
             raise InvalidToken(text) from None
         if verified.expires_at_s <= now.timestamp():
             raise expired()

@@ -16,6 +16,7 @@ MAX_PARAMETER_BYTES: Final = 64 * 1024  # names and values of all parameters tog
 MAX_URI_BYTES: Final = 8 * 1024
 MAX_TIMEOUT_S: Final = 2**31 - 1
 TAIL_BYTES: Final = 4096  # of each stream, in instanceView
+RESERVED_PREFIX: Final = "ENJOIN_"  # what the agent tells a script, and finds its processes by
 PARAMETER_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)  # a name every shell can read back
 
 
@@ -93,6 +94,9 @@ def check_parameters(parameters: tuple[Parameter | Secret, ...], *, target: str)
                 f"The parameter name {parameter.name!r} is not usable as a variable; "
                 "allowed are letters, digits and underscores, not starting with a digit, or no name for an argument."
             )
+            raise InvalidField(text, target=f"{target}[{index}].name")
+        if parameter.name.startswith(RESERVED_PREFIX):
+            text = f"The parameter name {parameter.name!r} is Enjoin's own; choose one without {RESERVED_PREFIX}."
             raise InvalidField(text, target=f"{target}[{index}].name")
         if "\0" in parameter.value:
             text = "The parameter value contains a NUL character, which no argument or variable can hold."

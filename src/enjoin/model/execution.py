@@ -27,6 +27,7 @@ class Event(StrEnum):
 
     STARTED = "started"  # (agent) the script's process exists
     READOPTED = "readopted"  # (agent) it is still running, seen after a silence
+    NEVER_HELD = "never-held"  # (agent) asked to end it, a machine says that it never had it: see control/reports.py
     REFUSED = "refused"  # (agent) the machine's local policy forbids it
     NOT_PREPARED = "not-prepared"  # (agent) it could not be started: interpreter, disk, secrets, ...
     UNDELIVERED = "undelivered"  # the deadline passed and it had never been written to a channel
@@ -47,6 +48,7 @@ ENDINGS: Final[Mapping[Event, ExecutionState]] = {
     E.EXITED_NONZERO: S.FAILED,
     E.SIGNALED: S.FAILED,
     E.INTERRUPTED: S.FAILED,
+    E.NEVER_HELD: S.CANCELED,
     E.REFUSED: S.FAILED,
     E.NOT_PREPARED: S.FAILED,
     E.TIMED_OUT: S.TIMED_OUT,
@@ -145,14 +147,15 @@ def advance(
 ) -> Execution:
     """Return `execution` after `event`; raise IllegalTransition if TRANSITIONS has no such row.
 
-    `started_at` is kept once known. `message` replaces `executionMessage` unless None.
+    `started_at`, measured by the machine, wins over when the start was heard of. `message` replaces
+    `executionMessage` unless None.
     """
     try:
         state = TRANSITIONS[execution.state][event]
     except KeyError:
         text = f"{event.name} does not apply to an execution that is {execution.state}"
         raise IllegalTransition(text) from None
-    running = execution.started_at or started_at or (at if state is S.RUNNING else None)
+    running = started_at or execution.started_at or (at if state is S.RUNNING else None)
     return replace(
         execution,
         state=state,

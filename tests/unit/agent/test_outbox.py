@@ -6,10 +6,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from enjoin.agent import outbox as module
 from enjoin.agent.outbox import BATCH_BYTES, WINDOW_BYTES, Outbox
 from enjoin.model.execution import Event
 from enjoin.protocol.codec import encode
 from enjoin.protocol.messages import MAX_CHUNK_BYTES, Ack, Heartbeat, OutputChunk, StatusReport, ToServer
+from tests.unit.agent.machine import undated
 
 ONE, TWO = uuid4(), uuid4()
 
@@ -40,7 +42,7 @@ def everything(outbox: Outbox) -> list[ToServer]:
     while more:
         messages, more = outbox.take()
         encode(messages)  # each is a frame
-        taken += messages
+        taken += [undated(message) for message in messages]
     return taken
 
 
@@ -61,6 +63,18 @@ def report(execution_id: UUID, sequence: int, tail: bytes = b"") -> StatusReport
     return StatusReport(
         execution_id=execution_id, sequence=sequence, journal_sequence=1, event=Event.STARTED, stdout_tail=tail
     )
+
+
+def test_how_long_ago(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A report says, each time it is sent, how long ago it happened: a machine that was away must not move its ends.
+    """
+    times = iter([100.0, 101.5, 160.0])
+    monkeypatch.setattr(module, "now_s", lambda: next(times))
+    outbox.report(report(ONE, 1))
+    assert [message.ago_s for message in outbox.take()[0] if isinstance(message, StatusReport)] == [1.5]
+    outbox.reconnected()
+    assert [message.ago_s for message in outbox.take()[0] if isinstance(message, StatusReport)] == [60.0]
 
 
 def test_reports_until_acknowledged(outbox: Outbox) -> None:
@@ -169,7 +183,7 @@ def test_after_a_long_absence(outbox: Outbox, tmp_path: Path) -> None:
     assert more
     assert len(encode(messages)) < 2 * BATCH_BYTES
     rest = everything(outbox)
-    assert [*messages, *rest][:5000] == reports
+    assert [undated(message) for message in [*messages, *rest][:5000]] == reports
     assert output(rest, ONE) == b"behind"
 
 

@@ -30,6 +30,7 @@ ENDINGS = {
     E.EXITED_NONZERO: S.FAILED,
     E.SIGNALED: S.FAILED,
     E.INTERRUPTED: S.FAILED,
+    E.NEVER_HELD: S.CANCELED,
     E.REFUSED: S.FAILED,
     E.NOT_PREPARED: S.FAILED,
     E.TIMED_OUT: S.TIMED_OUT,
@@ -87,7 +88,7 @@ def test_every_state_can_end() -> None:
 
 def test_what_is_kept() -> None:
     """
-    The start stays once known, a message replaces unless there is none, an outcome replaces unless there is none.
+    The start stays once heard of until the machine measured it, a message replaces unless there is none, an outcome replaces unless there is none.
     """
     running = advance(EXECUTION, E.STARTED, at=NOON, message="running")
     assert (running.started_at, running.message) == (NOON, "running")
@@ -96,6 +97,6 @@ def test_what_is_kept() -> None:
     assert (again.started_at, again.message) == (NOON, "running")
     outcome = Outcome(exit_code=3)
     ended = advance(again, E.EXITED_NONZERO, at=LATER, started_at=LATER, outcome=outcome, message="")
-    assert (ended.started_at, ended.outcome, ended.message) == (NOON, outcome, "")
+    assert (ended.started_at, ended.outcome, ended.message) == (LATER, outcome, "")
     unseen = advance(EXECUTION, E.EXITED_ZERO, at=LATER, started_at=NOON)
     assert unseen.started_at == NOON
