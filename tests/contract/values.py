@@ -10,9 +10,10 @@ from enjoin.model.command import CommandSpec, Parameter, RunCommand, SealedValue
 from enjoin.model.directory import EnrolmentToken, Principal, PrincipalRole, ResourceGroup, Subscription
 from enjoin.model.execution import Execution, ExecutionState, Origin, Outcome
 from enjoin.model.identity import new_uuid7
-from enjoin.model.machine import Facts, Machine, MachineKind
+from enjoin.model.machine import Facts, Instance, Machine, MachineKind
 from enjoin.model.operation import Awaits, Operation
 from enjoin.model.provisioning import ProvisioningState
+from enjoin.model.scale_set import ScaleSet
 from enjoin.store.base import AcceptedRequest, CancelOrder, Store, Transaction
 
 NOON: Final = datetime(2026, 3, 4, 12, 0, 0, 123456, tzinfo=UTC)
@@ -59,6 +60,25 @@ def a_token(**changes: Any) -> EnrolmentToken:  # noqa: ANN401 - any field
         created_at=NOON,
     )
     return replace(token, **changes)
+
+
+def a_scale_set(name: str = "Web", **changes: Any) -> ScaleSet:  # noqa: ANN401 - any field
+    """Return a scale set with everything set."""
+    scale_set = ScaleSet(
+        id=new_uuid7(),
+        subscription_id=SUBSCRIPTION,
+        resource_group=GROUP,
+        name=name,
+        location="local",
+        tags={"rack": "7"},
+        created_at=NOON,
+    )
+    return replace(scale_set, **changes)
+
+
+def an_instance(name: str, **changes: Any) -> Machine:  # noqa: ANN401 - any field
+    """Return the instance SET/ID of a scale set."""
+    return a_machine(name, kind=MachineKind.SCALE_SET_INSTANCE, instance=Instance.parse(name), **changes)
 
 
 def a_machine(name: str = "Web1", **changes: Any) -> Machine:  # noqa: ANN401 - any field

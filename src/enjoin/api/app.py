@@ -14,19 +14,22 @@ from enjoin.api import (
     machines,
     operations,
     run_commands,
+    scale_sets,
     sign_in,
     subscriptions,
 )
 from enjoin.api.middleware import Front
-from enjoin.api.routing import SIGNED_IN, Entry, guarded, nothing_there, public, resources
+from enjoin.api.routing import SIGNED_IN, Entry, each_kind, guarded, nothing_there, public, resources
 from enjoin.api.services import Services
 from enjoin.api.spelling import Spellings
 
 S: Final = "/subscriptions/{subscription}"
 G: Final = S + "/resourceGroups/{group}"
-TYPE: Final = "{machine_type:microsoft.compute/virtualmachines|microsoft.hybridcompute/machines}"
+TYPE: Final = "{machine_type}"  # and what follows it: see each_kind
 MACHINES: Final = G + "/providers/" + TYPE
 MACHINE: Final = MACHINES + "/{machine}"
+SCALE_SETS: Final = "providers/Microsoft.Compute/virtualMachineScaleSets"
+SCALE_SET: Final = f"{G}/{SCALE_SETS}/{{scale_set}}"
 COMMANDS: Final = MACHINE + "/runCommands"
 COMMAND: Final = COMMANDS + "/{command}"
 EXECUTIONS: Final = COMMAND + "/executions"
@@ -44,7 +47,8 @@ RUN: Final = "{machine_type}/runCommands"
 POLL: Final = "{namespace}/locations/operations/read"
 GROUPS: Final = "Microsoft.Resources/subscriptions/resourceGroups"
 
-TABLE: Final[tuple[Entry, ...]] = (  # what is asked most comes first
+SETS: Final = "Microsoft.Compute/virtualMachineScaleSets"
+LINES: Final[tuple[Entry, ...]] = (  # what is asked most comes first
     guarded("PUT", COMMAND, run_commands.put_run_command, f"{RUN}/write"),
     guarded("GET", COMMAND, run_commands.get_run_command, f"{RUN}/read"),
     guarded("PATCH", COMMAND, run_commands.patch_run_command, f"{RUN}/write"),
@@ -57,10 +61,20 @@ TABLE: Final[tuple[Entry, ...]] = (  # what is asked most comes first
     guarded("GET", EXECUTION, run_commands.get_execution, f"{RUN}/read"),
     guarded("GET", f"{EXECUTION}/output", run_commands.get_output, f"{RUN}/read"),
     guarded("GET", MACHINE, machines.get_machine, "{machine_type}/read"),
+    guarded("PUT", MACHINE, machines.change_machine, "{machine_type}/write"),
+    guarded("PATCH", MACHINE, machines.change_machine, "{machine_type}/write"),
     guarded("DELETE", MACHINE, machines.delete_machine, "{machine_type}/delete"),
     guarded("GET", f"{MACHINE}/instanceView", machines.get_vm_instance_view, "{machine_type}/instanceView/read"),
     guarded("GET", MACHINES, machines.list_machines, "{machine_type}/read"),
     guarded("GET", f"{S}/providers/{TYPE}", machines.list_machines, "{machine_type}/read"),
+    guarded("GET", f"{S}/{SCALE_SETS}", scale_sets.list_scale_sets, f"{SETS}/read"),
+    guarded("GET", f"{G}/{SCALE_SETS}", scale_sets.list_scale_sets, f"{SETS}/read"),
+    guarded("GET", SCALE_SET, scale_sets.get_scale_set, f"{SETS}/read"),
+    guarded("PUT", SCALE_SET, scale_sets.change_scale_set, f"{SETS}/write"),
+    guarded("PATCH", SCALE_SET, scale_sets.change_scale_set, f"{SETS}/write"),
+    guarded("DELETE", SCALE_SET, scale_sets.delete_scale_set, f"{SETS}/delete"),
+    guarded("GET", f"{SCALE_SET}/instanceView", scale_sets.get_instance_view, f"{SETS}/instanceView/read"),
+    guarded("GET", f"{SCALE_SET}/virtualMachines", scale_sets.list_instances, f"{SETS}/virtualMachines/read"),
     guarded("GET", f"{S}/resourceGroups", groups.list_groups, f"{GROUPS}/read"),
     guarded("GET", G, groups.get_group, f"{GROUPS}/read"),
     guarded("HEAD", G, groups.head_group, f"{GROUPS}/read"),
@@ -91,6 +105,7 @@ TABLE: Final[tuple[Entry, ...]] = (  # what is asked most comes first
     public("POST", f"{ANY}/oauth2/token", sign_in.post_token),
     public("POST", f"{ANY}/oauth2/v2.0/token", sign_in.post_token),
 )
+TABLE: Final[tuple[Entry, ...]] = tuple(each_kind(LINES))
 CHANNEL: Final = "/enjoin/v1/channel"  # of agents
 
 

@@ -16,11 +16,10 @@ from starlette.responses import Response
 from enjoin.api.services import Services
 from enjoin.api.spelling import Spellings
 from enjoin.arm.envelope import operation_path
-from enjoin.arm.ids import KIND_OF_TYPE
 from enjoin.arm.properties import read_json
 from enjoin.control.access import Authenticated
 from enjoin.errors import InvalidField
-from enjoin.model.address import CommandAddress, MachineAddress, Trace
+from enjoin.model.address import CommandAddress, MachineAddress, ScaleSetAddress, Trace
 from enjoin.model.entity_tag import Precondition
 from enjoin.model.machine import MachineKind
 from enjoin.model.operation import Operation
@@ -60,6 +59,7 @@ class Call:
     caller: Authenticated
     api_version: str
     params: Mapping[str, str]  # from the path, as spelled
+    machine_kind: MachineKind | None = None
 
     async def json(self) -> object:
         """Return the body; raise InvalidRequest when it is no JSON."""
@@ -121,16 +121,27 @@ class Call:
     @property
     def kind(self) -> MachineKind:
         """The kind of machine that the path is about."""
-        return KIND_OF_TYPE[self.params["machine_type"].lower()]
+        assert self.machine_kind is not None
+        return self.machine_kind
 
     @property
     def machine(self) -> MachineAddress:
         """The machine that the path is about."""
+        name = self.params["machine"]
         return MachineAddress(
             subscription_id=self.params["subscription"],
             resource_group=self.params["group"],
             kind=self.kind,
-            name=self.params["machine"],
+            name=f"{self.params['scale_set']}/{name}" if self.kind is MachineKind.SCALE_SET_INSTANCE else name,
+        )
+
+    @property
+    def scale_set(self) -> ScaleSetAddress:
+        """The scale set that the path is about."""
+        return ScaleSetAddress(
+            subscription_id=self.params["subscription"],
+            resource_group=self.params["group"],
+            name=self.params["scale_set"],
         )
 
     @property

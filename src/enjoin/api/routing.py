@@ -1,8 +1,8 @@
 """Routes as one table: a verb, a path, a handler, and the permission without which the handler is not called."""
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from starlette.datastructures import URLPath
@@ -14,8 +14,9 @@ from starlette.types import Receive, Scope, Send
 from enjoin.api.call import Call, query_value
 from enjoin.api.envelope import error_response
 from enjoin.api.services import Services
-from enjoin.arm.ids import KIND_OF_TYPE, MACHINE_TYPES
+from enjoin.arm.ids import MACHINE_TYPES
 from enjoin.errors import MethodNotAllowed, MissingAPIVersion, NotFound
+from enjoin.model.machine import MachineKind
 
 Handler = Callable[[Call], Awaitable[Response]]
 OpenHandler = Callable[[Request], Awaitable[Response]]
@@ -28,7 +29,8 @@ class Guarded:
     """A handler behind a token, an api-version and a permission."""
 
     handler: Handler
-    permission: str  # Azure's string; {machine_type} in it is filled from the path
+    permission: str  # Azure's string; {namespace} in it is filled from the path
+    kind: MachineKind | None = None  # of the machines that the path is about
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,32 @@ def guarded(method: str, path: str, handler: Handler, permission: str) -> Entry:
 def public(method: str, path: str, handler: OpenHandler) -> Entry:
     """Return a line that anyone may call."""
     return Entry(method=method, path=path, endpoint=handler)
+
+
+_A_MACHINE: Final = "{machine_type}/{machine}"
+_PATHS: Final[Mapping[MachineKind, str]] = {
+    MachineKind.VIRTUAL_MACHINE: "Microsoft.Compute/virtualMachines/{machine}",
+    MachineKind.ARC: "Microsoft.HybridCompute/machines/{machine}",
+    MachineKind.SCALE_SET_INSTANCE: "Microsoft.Compute/virtualMachineScaleSets/{scale_set}/virtualMachines/{machine}",
+}
+
+
+def each_kind(lines: Iterable[Entry]) -> Iterator[Entry]:
+    """Return the lines, those about {machine_type} once for each kind of machine.
+
+    A path with {machine_type}/{machine} is there for all; one with {machine_type} alone, the collection, for those that
+    a group holds directly.
+    """
+    for line in lines:
+        if not isinstance(line.endpoint, Guarded) or "{machine_type}" not in line.path:
+            yield line
+            continue
+        for kind, path in _PATHS.items():
+            if _A_MACHINE not in line.path and kind is MachineKind.SCALE_SET_INSTANCE:
+                continue
+            kind_path = line.path.replace(_A_MACHINE, path).replace("{machine_type}", MACHINE_TYPES[kind])
+            permission = line.endpoint.permission.replace("{machine_type}", MACHINE_TYPES[kind])
+            yield replace(line, path=kind_path, endpoint=replace(line.endpoint, permission=permission, kind=kind))
 
 
 class Resource(BaseRoute):
@@ -129,7 +157,7 @@ async def _guard(request: Request, endpoint: Guarded) -> Response:
         text = "The api-version query parameter (?api-version=) is required for all requests."
         raise MissingAPIVersion(text)
     if endpoint.permission != SIGNED_IN:
-        permission = endpoint.permission.format_map(_canonical(request.path_params))
+        permission = endpoint.permission.format_map(request.path_params)
         await services.access.require(caller, permission, request.scope["path"])
     call = Call(
         request=request,
@@ -137,14 +165,9 @@ async def _guard(request: Request, endpoint: Guarded) -> Response:
         caller=caller,
         api_version=api_version,
         params=request.path_params,
+        machine_kind=endpoint.kind,
     )
     return await endpoint.handler(call)
-
-
-def _canonical(params: Mapping[str, str]) -> Mapping[str, str]:
-    """Return path parameters with the machine's type in Azure's spelling, as people know permissions."""
-    given = params.get("machine_type")
-    return params if given is None else {**params, "machine_type": MACHINE_TYPES[KIND_OF_TYPE[given.lower()]]}
 
 
 def _group(match: re.Match[str]) -> str:

@@ -15,6 +15,7 @@ from enjoin.control.machines import Machines
 from enjoin.control.operations import Operations
 from enjoin.control.output import Output
 from enjoin.control.reports import Reports
+from enjoin.control.scale_sets import ScaleSets
 from enjoin.control.sessions import Sessions
 from enjoin.store.base import Store
 
@@ -35,6 +36,7 @@ class Services:
     groups: Groups
     commands: Commands
     machines: Machines
+    scale_sets: ScaleSets
     operations: Operations
     output: Output
     enrolment: Enrolment

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from enjoin.errors import InvalidRequest
-from enjoin.model.address import CommandAddress, MachineAddress
+from enjoin.model.address import CommandAddress, MachineAddress, ScaleSetAddress
 from enjoin.model.machine import MachineKind
 
+SCALE_SET_TYPE: Final = "Microsoft.Compute/virtualMachineScaleSets"
 MACHINE_TYPES: Final[Mapping[MachineKind, str]] = {
     MachineKind.VIRTUAL_MACHINE: "Microsoft.Compute/virtualMachines",
+    MachineKind.SCALE_SET_INSTANCE: f"{SCALE_SET_TYPE}/virtualMachines",
     MachineKind.ARC: "Microsoft.HybridCompute/machines",
 }
 COMMAND_TYPES: Final[Mapping[MachineKind, str]] = {  # the spelling of `type`: Azure's own, which is not consistent
     MachineKind.VIRTUAL_MACHINE: "Microsoft.Compute/virtualMachines/runCommands",
+    MachineKind.SCALE_SET_INSTANCE: f"{SCALE_SET_TYPE}/virtualMachines/runCommands",
     MachineKind.ARC: "Microsoft.HybridCompute/machines/runcommands",
 }
 KIND_OF_TYPE: Final[Mapping[str, MachineKind]] = {text.lower(): kind for kind, text in MACHINE_TYPES.items()}
@@ -81,7 +84,10 @@ class ResourceId:
         if kind is None:
             return None
         return MachineAddress(
-            subscription_id=self.subscription_id, resource_group=self.resource_group, kind=kind, name=self.names[0]
+            subscription_id=self.subscription_id,
+            resource_group=self.resource_group,
+            kind=kind,
+            name="/".join(self.names),
         )
 
     def as_command(self) -> CommandAddress | None:
@@ -110,12 +116,25 @@ def group_id_path(subscription_id: str, name: str) -> str:
 def machine_id_path(address: MachineAddress) -> str:
     """Return the id of a machine."""
     group = group_id_path(address.subscription_id, address.resource_group)
-    return f"{group}/providers/{MACHINE_TYPES[address.kind]}/{address.name}"
+    provider, *types = MACHINE_TYPES[address.kind].split("/")
+    pairs = zip(types, address.name.split("/", len(types) - 1), strict=True)
+    return f"{group}/providers/{provider}" + "".join(f"/{kind}/{name}" for kind, name in pairs)
+
+
+def scale_set_id_path(address: ScaleSetAddress) -> str:
+    """Return the id of a scale set."""
+    group = group_id_path(address.subscription_id, address.resource_group)
+    return f"{group}/providers/{SCALE_SET_TYPE}/{address.name}"
 
 
 def command_id_path(address: CommandAddress) -> str:
     """Return the id of a run command."""
     return f"{machine_id_path(address.machine)}/{_RUN_COMMANDS}/{address.name}"
+
+
+def below_group(path: str) -> str:
+    """Return an id without the group that it is in: how ARM's errors name a resource."""
+    return path.partition("/providers/")[2]
 
 
 def _not_an_id(text: str) -> InvalidRequest:

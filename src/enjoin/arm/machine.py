@@ -1,9 +1,13 @@
 """The bodies of machines: what `az vm list`, `show -d` and `get-instance-view` read, and the Arc resource."""
 
+from typing import Final
+
 from enjoin.arm.envelope import ENJOIN, Body, time_text
-from enjoin.arm.ids import MACHINE_TYPES, machine_id_path
-from enjoin.model.address import MachineAddress
+from enjoin.arm.ids import MACHINE_TYPES, machine_id_path, scale_set_id_path
+from enjoin.model.address import MachineAddress, ScaleSetAddress
 from enjoin.model.machine import Machine, MachineKind
+
+VM_SIZE: Final = "Custom"  # of every machine: the control plane neither makes nor resizes one
 
 
 def address_of(machine: Machine) -> MachineAddress:
@@ -17,7 +21,7 @@ def address_of(machine: Machine) -> MachineAddress:
 
 
 def render_machine(machine: Machine, *, tenant_id: str, expand_instance_view: bool) -> Body:
-    """Return the resource of either kind."""
+    """Return the resource, of the kind under which it was looked up."""
     if machine.kind is MachineKind.ARC:
         return _arc(machine, tenant_id)
     return _vm(machine, expand_instance_view=expand_instance_view)
@@ -26,7 +30,7 @@ def render_machine(machine: Machine, *, tenant_id: str, expand_instance_view: bo
 def _resource(machine: Machine) -> Body:
     return {
         "id": machine_id_path(address_of(machine)),
-        "name": machine.name,
+        "name": machine.name if machine.instance is None else machine.instance.vm_name,
         "type": MACHINE_TYPES[machine.kind],
         "location": machine.location,
         "tags": machine.tags,
@@ -34,7 +38,7 @@ def _resource(machine: Machine) -> Body:
 
 
 def _ours(machine: Machine) -> Body:
-    """Return what is asked of machines of both kinds, in one place for both."""
+    """Return what is asked of machines of every kind, in one place for all."""
     facts = machine.facts
     return {
         "status": _status(machine),
@@ -55,7 +59,7 @@ def _vm(machine: Machine, *, expand_instance_view: bool) -> Body:
         "vmId": str(machine.id),
         "provisioningState": "Succeeded",
         "timeCreated": time_text(machine.created_at),
-        "hardwareProfile": {"vmSize": "Custom"},
+        "hardwareProfile": {"vmSize": VM_SIZE},
         "storageProfile": {"osDisk": {"osType": facts.os_type, "createOption": "Attach"}, "dataDisks": []},
         "osProfile": {"computerName": facts.host_name or machine.name},
         "networkProfile": {"networkInterfaces": []},  # empty: az asks no network service then
@@ -63,7 +67,18 @@ def _vm(machine: Machine, *, expand_instance_view: bool) -> Body:
     }
     if expand_instance_view:
         properties["instanceView"] = render_vm_instance_view(machine)
-    return {**_resource(machine), "properties": properties}
+    body: Body = {**_resource(machine), "properties": properties}
+    if machine.instance is None:
+        return body
+    if machine.kind is MachineKind.SCALE_SET_INSTANCE:
+        return {**body, "instanceId": str(machine.instance.number)}
+    scale_set = ScaleSetAddress(
+        subscription_id=machine.subscription_id,
+        resource_group=machine.resource_group,
+        name=machine.instance.scale_set,
+    )
+    properties["virtualMachineScaleSet"] = {"id": scale_set_id_path(scale_set)}
+    return body
 
 
 def render_vm_instance_view(machine: Machine) -> Body:

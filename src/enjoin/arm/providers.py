@@ -14,6 +14,9 @@ PROVIDERS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     "Microsoft.Compute": {
         "virtualMachines": _COMPUTE,
         "virtualMachines/runCommands": _COMPUTE,
+        "virtualMachineScaleSets": _COMPUTE,
+        "virtualMachineScaleSets/virtualMachines": _COMPUTE,
+        "virtualMachineScaleSets/virtualMachines/runCommands": _COMPUTE,
         "locations": _COMPUTE,
         "locations/operations": _COMPUTE,
     },
@@ -32,7 +35,17 @@ PROVIDERS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "subscriptions/providers": _RESOURCES,
     },
 }
-_TRACKED: Final = frozenset({"virtualMachines", "virtualMachines/runCommands", "machines", "machines/runCommands"})
+_TRACKED: Final = frozenset(
+    {
+        "virtualMachines",
+        "virtualMachines/runCommands",
+        "virtualMachineScaleSets",
+        "virtualMachineScaleSets/virtualMachines",
+        "virtualMachineScaleSets/virtualMachines/runCommands",
+        "machines",
+        "machines/runCommands",
+    }
+)
 
 
 def find_provider(namespace: str) -> str | None:

@@ -57,9 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     token = parser.add_mutually_exclusive_group(required=True)
     token.add_argument("--token", metavar="T", help="what `enjoin token create` printed (visible to `ps`)")
     token.add_argument("--token-file", type=Path, metavar="F", help="read the token from here; - for stdin")
-    parser.add_argument("--name", required=True, help="the machine's name in its resource group")
+    parser.add_argument("--name", help="the machine's name in its resource group; a scale-set instance needs none")
     parser.add_argument("--resource-group", default="", metavar="RG", help="the token's, when left out")
-    parser.add_argument("--as", dest="kind", default="arc", metavar="KIND", help="arc (the default) or vm")
+    parser.add_argument("--as", dest="kind", default="arc", metavar="KIND", help="arc (the default), vm or vmss:SET/ID")
     parser.add_argument("--tag", action="append", default=[], metavar="K=V", help="a tag; may be repeated")
     parser.add_argument("--state-dir", type=Path, default=DEFAULT_STATE, metavar="DIR", help="(%(default)s)")
     parser.add_argument("--replace", action="store_true", help="take over a name that is in use")
@@ -71,9 +71,7 @@ def _join(options: argparse.Namespace) -> str:
     if is_used(directory):
         text = f"{directory} is already the state of a machine; choose another with --state-dir"
         raise _Refused(EXIT_USAGE, text)
-    if options.kind not in ("arc", "vm"):
-        text = f"--as {options.kind}: this version joins a machine as arc or vm"
-        raise _Refused(EXIT_USAGE, text)
+    kind, name = _address(options)
     ca_pem = _read(options.ca_file, "--ca-file") if options.ca_file else None
     token = options.token or _token(options.token_file)
     try:
@@ -85,8 +83,8 @@ def _join(options: argparse.Namespace) -> str:
     signing, sealing = Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
     request = EnrolmentRequest(
         token=token,
-        name=options.name,
-        kind=options.kind,
+        name=name,
+        kind=kind,
         resource_group=options.resource_group,
         tags=_tags(options.tag),
         identity_key=_public(signing),
@@ -102,13 +100,27 @@ def _join(options: argparse.Namespace) -> str:
         server=server,
         machine_id=UUID(answer.machine_id),
         resource_id=answer.resource_id,
-        name=options.name,
+        name=options.name or name,
         server_name=answer.server_name,
         sealing_key_id=answer.sealing_key_id,
         epoch=request.epoch,
     )
     save(directory, identity, signing_key=signing, sealing_key=sealing, ca_pem=ca_pem)
     return answer.resource_id
+
+
+def _address(options: argparse.Namespace) -> tuple[str, str]:
+    """Return what the machine joins as, and under which name: SET/ID for a scale-set instance."""
+    kind, _, instance = options.kind.partition(":")
+    if kind == "vmss" and instance.count("/") == 1:
+        return kind, instance
+    if options.kind not in ("arc", "vm"):
+        text = f"--as {options.kind}: a machine joins as arc, vm or vmss:SET/ID"
+        raise _Refused(EXIT_USAGE, text)
+    if not options.name:
+        text = "--name is missing: say what the machine is to be called in its resource group"
+        raise _Refused(EXIT_USAGE, text)
+    return kind, options.name
 
 
 def _public(key: Ed25519PrivateKey | X25519PrivateKey) -> str:

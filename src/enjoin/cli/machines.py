@@ -1,5 +1,6 @@
 """`enjoin machines`, and what MACHINE means on every command line."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -14,8 +15,11 @@ from enjoin.cli.present import dig, print_json, print_table
 VIRTUAL_MACHINES: Final = "Microsoft.Compute/virtualMachines"
 SCALE_SETS: Final = "Microsoft.Compute/virtualMachineScaleSets"
 ARC_MACHINES: Final = "Microsoft.HybridCompute/machines"
-KINDS: Final = {VIRTUAL_MACHINES.lower(): "vm", ARC_MACHINES.lower(): "arc"}
-MACHINE_TYPES: Final = (*KINDS, f"{SCALE_SETS}/virtualMachines".lower())
+KINDS: Final = {
+    VIRTUAL_MACHINES.lower(): "vm",
+    ARC_MACHINES.lower(): "arc",
+    f"{SCALE_SETS}/virtualMachines".lower(): "vmss",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +36,8 @@ class Target:
 
     @property
     def name(self) -> str:
-        """The last name of the id."""
-        return self.id.rpartition("/")[2]
+        """What the machine is called on a command line, its group left out: of a scale-set instance SET/ID."""
+        return short_name(self.id)
 
     @property
     def status(self) -> str:
@@ -46,6 +50,11 @@ class Target:
             message = f"{name!r} is no name of a run command: it must not be empty or contain a slash"
             raise UsageFailure(message)
         return f"{self.path}/runCommands/{quote(name, safe='')}"
+
+
+def short_name(machine_id: str) -> str:
+    """Return the names in a machine's id, without its group's."""
+    return "/".join(machine_id.split("/")[8::2])
 
 
 def find_machine(here: Client, text: str) -> Target:
@@ -77,7 +86,7 @@ def _whole_id(here: Client, text: str) -> Target:
     parts = text.strip("/").split("/")
     keys = [part.lower() for part in parts[0:6:2]]
     kind = "/".join(parts[5:6] + parts[6::2]).lower()
-    if keys[:3] != ["subscriptions", "resourcegroups", "providers"] or kind not in MACHINE_TYPES or len(parts) % 2:
+    if keys[:3] != ["subscriptions", "resourcegroups", "providers"] or kind not in KINDS or len(parts) % 2:
         message = (
             f"{text!r} is not the resource id of a machine; one looks like "
             f"/subscriptions/ID/resourceGroups/GROUP/providers/{VIRTUAL_MACHINES}/NAME"
@@ -88,6 +97,17 @@ def _whole_id(here: Client, text: str) -> Target:
         message = f"there is no machine {text}; see `enjoin machines`"
         raise NotFoundFailure(message)
     return target
+
+
+def _all_machines(here: Client) -> list[dict[str, Any]]:
+    """Return every machine once, an instance of a scale set as such."""
+    providers = f"/subscriptions/{quote(here.connection.subscription_id)}/providers"
+    found = [body for kind in (VIRTUAL_MACHINES, ARC_MACHINES) for body in here.get_all(f"{providers}/{kind}")]
+    found = [body for body in found if not dig(body, "properties", "virtualMachineScaleSet")]
+    for scale_set in here.get_all(f"{providers}/{SCALE_SETS}"):
+        with contextlib.suppress(NotFoundFailure):  # deleted meanwhile
+            found += here.get_all(f"{quote(scale_set['id'])}/virtualMachines")
+    return found
 
 
 def _get(here: Client, path: str) -> Target | None:
@@ -104,19 +124,20 @@ def _get(here: Client, path: str) -> Target | None:
 def machines(output: str) -> None:
     """List the machines of the subscription, and how each holds its scripts.
 
+    An instance of a scale set is called SET/ID; as VM it is also called SET_ID, and is listed once.
+
     CONTAINMENT is cgroup where ending a script surely ends all that it started, subreaper where a process may escape
     when the supervisor of its script is killed.
     """
     here = client()
-    providers = f"/subscriptions/{quote(here.connection.subscription_id)}/providers"
-    found = [body for kind in (VIRTUAL_MACHINES, ARC_MACHINES) for body in here.get_all(f"{providers}/{kind}")]
+    found = _all_machines(here)
     found.sort(key=lambda body: str(body["id"]).lower())
     if output == "json":
         print_json(found)
         return
     rows = [
         (
-            body["name"],
+            short_name(body["id"]),
             KINDS.get(str(body["type"]).lower(), body["type"]),
             str(body["id"]).split("/")[4],
             dig(body, "properties", "enjoin", "status"),

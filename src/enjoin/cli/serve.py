@@ -31,6 +31,7 @@ from enjoin.control.operations import Operations
 from enjoin.control.output import Output
 from enjoin.control.pki import ensure_server_certificate, ensure_token_key, write_durably
 from enjoin.control.reports import Reports
+from enjoin.control.scale_sets import ScaleSets
 from enjoin.control.sessions import Sessions
 from enjoin.control.sweeper import Sweeper
 from enjoin.control.tokens import Tokens
@@ -218,6 +219,7 @@ def _services(
     sessions = Sessions(store, clock, min_agent_version=options.min_agent_version)
     assignments = Assignments(store, clock)
     output = Output(store, options.data_dir / "output")
+    machines = Machines(store, sessions)
     services = Services(
         public_url=endpoint,
         tenant_id=installation.tenant_id,
@@ -230,7 +232,8 @@ def _services(
         directory=Directory(store, clock),
         groups=Groups(store, clock, sessions, delivery_deadline=options.delivery_deadline),
         commands=Commands(store, clock, sessions, assignments, output, delivery_deadline=options.delivery_deadline),
-        machines=Machines(store, sessions),
+        machines=machines,
+        scale_sets=ScaleSets(store, machines),
         operations=Operations(store, clock, stopping),
         output=output,
         enrolment=Enrolment(store, clock, sessions, server_name=f"enjoin:{installation.tenant_id}"),

@@ -6,12 +6,13 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+from enjoin.arm.ids import MACHINE_TYPES
 from enjoin.clock import Clock
 from enjoin.control.accepted import Accepted
 from enjoin.control.assignments import Assignments, uninterrupted
 from enjoin.control.cancels import CANCELED, DELETED, end_command, handed_over
 from enjoin.control.lookups import find_command
-from enjoin.control.machines import TYPES, find_machine
+from enjoin.control.machines import find_machine
 from enjoin.control.output import Output
 from enjoin.control.sessions import Sessions
 from enjoin.control.settlement import finish_deletion, preempt
@@ -175,7 +176,7 @@ class Commands:
         operation = Operation(
             id=new_uuid7(),
             subscription_id=machine.subscription_id,
-            provider=TYPES[machine.kind].split("/", 1)[0],
+            provider=MACHINE_TYPES[machine.kind].split("/", 1)[0],
             location=command.location,
             resource_path=trace.resource_key,
             awaits=Awaits.DELETION,

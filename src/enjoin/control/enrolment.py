@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -12,8 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from enjoin.clock import Clock
 from enjoin.control.sessions import Sessions
 from enjoin.errors import Conflict, EnrolmentRefused, InvalidField
+from enjoin.model.directory import ResourceGroup
 from enjoin.model.identity import new_uuid7
-from enjoin.model.machine import Machine, MachineKind
+from enjoin.model.machine import Instance, Machine, MachineKind
+from enjoin.model.scale_set import ScaleSet
 from enjoin.protocol.enrolment import EnrolmentRequest, proof_content
 from enjoin.store.base import Store, Transaction
 
@@ -46,7 +49,8 @@ class Enrolment:
         What is refused uses no token up.
         """
         kind = _kind(request.kind)
-        _check_name(request.name)
+        instance = _instance(request.name) if kind is MachineKind.SCALE_SET_INSTANCE else None
+        _check_name(request.name if instance is None else instance.vm_name)
         identity_key, sealing_key = _key(request.identity_key, "identityKey"), _key(request.sealing_key, "sealingKey")
         _check_proof(request, identity_key)
         now = self._clock.now()
@@ -66,12 +70,15 @@ class Enrolment:
             if group is None:
                 text = f"The resource group '{token.resource_group}' of the enrolment token no longer exists."
                 raise EnrolmentRefused(text)
+            place = None if instance is None else await _place(tx, instance, group, now=now)
+            name = request.name if place is None else place.name
             machine = Machine(
                 id=new_uuid7(),
                 subscription_id=token.subscription_id,
                 resource_group=group.name,
                 kind=kind,
-                name=request.name,
+                name=name,
+                instance=place,
                 location=group.location,
                 tags=request.tags,
                 identity_key=identity_key,
@@ -81,7 +88,7 @@ class Enrolment:
                 created_at=now,
                 status_changed_at=now,
             )
-            taken = await tx.find_machine(token.subscription_id, group.name, kind, request.name)
+            taken = await tx.find_machine(token.subscription_id, group.name, kind, name)
             if taken is None:
                 await tx.add_machine(machine)
                 return Enrolled(machine=machine, server_name=self.server_name, replaced=False)
@@ -95,6 +102,7 @@ class Enrolment:
                 machine,
                 id=taken.id,
                 name=taken.name,
+                instance=taken.instance,
                 created_at=taken.created_at,
                 connected=taken.connected,
                 session_epoch=taken.session_epoch,
@@ -116,6 +124,30 @@ def _kind(text: str) -> MachineKind:
         allowed = ", ".join(kind.value for kind in MachineKind)
         message = f"A machine cannot join as '{text}'; allowed are {allowed}."
         raise InvalidField(message, target="kind") from None
+
+
+def _instance(name: str) -> Instance:
+    instance = Instance.parse(name)
+    if instance is None:
+        text = (
+            f"'{name[:100]}' cannot be a scale-set instance; it has to be SET/ID, the ID a number of 1 to 9 digits "
+            "without leading zeros."
+        )
+        raise InvalidField(text, target="name")
+    return instance
+
+
+async def _place(tx: Transaction, instance: Instance, group: ResourceGroup, *, now: datetime) -> Instance:
+    """Return the instance with its set spelled as it was made, which may be now."""
+    wanted = ScaleSet(
+        id=new_uuid7(),
+        subscription_id=group.subscription_id,
+        resource_group=group.name,
+        name=instance.scale_set,
+        location=group.location,
+        created_at=now,
+    )
+    return replace(instance, scale_set=(await tx.make_scale_set(wanted)).name)
 
 
 def _check_name(name: str) -> None:

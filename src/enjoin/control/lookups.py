@@ -1,6 +1,7 @@
 """Finding what a request names, or saying in ARM's words that it is not there."""
 
-from enjoin.control.machines import TYPES, find_machine
+from enjoin.arm.ids import MACHINE_TYPES, below_group, command_id_path, machine_id_path
+from enjoin.control.machines import find_machine
 from enjoin.errors import GroupBeingDeleted, NotFound, ParentNotFound
 from enjoin.model.address import CommandAddress
 from enjoin.model.command import RunCommand
@@ -20,9 +21,8 @@ async def find_command(tx: Transaction, address: CommandAddress) -> RunCommand:
 
 def no_command(address: CommandAddress) -> NotFound:
     """Return the error for a run command that is not there."""
-    kind = TYPES[address.machine.kind]
     text = (
-        f"The Resource '{kind}/{address.machine.name}/runCommands/{address.name}' under resource group "
+        f"The Resource '{below_group(command_id_path(address))}' under resource group "
         f"'{address.machine.resource_group}' was not found."
     )
     return NotFound(text)
@@ -30,11 +30,10 @@ def no_command(address: CommandAddress) -> NotFound:
 
 def no_parent(address: CommandAddress) -> ParentNotFound:
     """Return the error for a write below a machine that is not there."""
-    kind = TYPES[address.machine.kind]
+    kind = MACHINE_TYPES[address.machine.kind]
     text = (
         f"Failed to perform 'write' on resource(s) of type '{kind}/runCommands', because the parent resource "
-        f"'/subscriptions/{address.machine.subscription_id}/resourceGroups/{address.machine.resource_group}"
-        f"/providers/{kind}/{address.machine.name}' could not be found."
+        f"'{machine_id_path(address.machine)}' could not be found."
     )
     return ParentNotFound(text)
 

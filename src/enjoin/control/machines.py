@@ -1,10 +1,13 @@
-"""Machines as inventory: found, listed, deleted."""
+"""Machines as inventory: found, listed, tagged, deleted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from enjoin.arm.ids import below_group, machine_id_path
+from enjoin.arm.tracked import TagsChange
 from enjoin.control.sessions import Sessions
 from enjoin.control.settlement import deleted_machine, end_operation, machine_topic, move, preempt
 from enjoin.errors import NotFound
@@ -15,11 +18,6 @@ from enjoin.model.operation import SUCCEEDED
 from enjoin.protocol.messages import MachineDeleted
 from enjoin.store.base import Store, Transaction
 
-TYPES: Final[Mapping[MachineKind, str]] = {
-    MachineKind.VIRTUAL_MACHINE: "Microsoft.Compute/virtualMachines",
-    MachineKind.ARC: "Microsoft.HybridCompute/machines",
-}
-
 _BATCH: Final = 100
 
 
@@ -28,7 +26,7 @@ async def find_machine(tx: Transaction, address: MachineAddress) -> Machine:
     machine = await tx.find_machine(address.subscription_id, address.resource_group, address.kind, address.name)
     if machine is None:
         text = (
-            f"The Resource '{TYPES[address.kind]}/{address.name}' under resource group "
+            f"The Resource '{below_group(machine_id_path(address))}' under resource group "
             f"'{address.resource_group}' was not found."
         )
         raise NotFound(text)
@@ -52,14 +50,35 @@ class Machines:
         return await self._store.read(work)
 
     async def list(
-        self, subscription_id: str, *, resource_group: str | None = None, kind: MachineKind | None = None
+        self,
+        subscription_id: str,
+        *,
+        resource_group: str | None = None,
+        kind: MachineKind | None = None,
+        after: tuple[str, str, str] = ("", "", ""),
+        limit: int | None = None,
     ) -> Sequence[Machine]:
-        """Return those that match, by group and name."""
+        """Return at most `limit`, by group and name; `after` is group, name and kind of the page before's last."""
 
         async def work(tx: Transaction) -> Sequence[Machine]:
-            return await tx.list_machines(subscription_id, resource_group=resource_group, kind=kind)
+            return await tx.list_machines(
+                subscription_id, resource_group=resource_group, kind=kind, after=after, limit=limit
+            )
 
         return await self._store.read(work)
+
+    async def change_tags(self, address: MachineAddress, change: TagsChange) -> Machine:
+        """Change the tags of a machine and return it; raise NotFound, or what `change` raises."""
+
+        async def work(tx: Transaction) -> Machine:
+            found = await find_machine(tx, address)
+            machine = await tx.get_machine_for_update(found.id)
+            assert machine is not None
+            machine = replace(machine, kind=found.kind, name=found.name, tags=change(machine.tags))
+            await tx.put_machine(machine)
+            return machine
+
+        return await self._store.write(work)
 
     async def delete(self, address: MachineAddress) -> bool:
         """Remove a machine and all it holds; its agent is told to end what runs. False when it was not there."""

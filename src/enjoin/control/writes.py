@@ -7,11 +7,12 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
+from enjoin.arm.ids import MACHINE_TYPES
 from enjoin.clock import Clock
 from enjoin.control.accepted import Accepted
 from enjoin.control.assignments import Assignments, build_assignment, uninterrupted
 from enjoin.control.lookups import no_command, no_parent, refuse_deleting
-from enjoin.control.machines import TYPES, find_machine
+from enjoin.control.machines import find_machine
 from enjoin.control.output import Output
 from enjoin.control.puts import Put, new_command, only_tags, retagged, waiting_message
 from enjoin.control.repeats import find_repeated, remember
@@ -260,7 +261,7 @@ def _operation(
     return Operation(
         id=new_uuid7(),
         subscription_id=machine.subscription_id,
-        provider=TYPES[machine.kind].split("/", 1)[0],
+        provider=MACHINE_TYPES[machine.kind].split("/", 1)[0],
         location=command.location,
         resource_path=put.trace.resource_key,
         awaits=awaits,

@@ -13,12 +13,21 @@ class MachineAddress:
     subscription_id: str
     resource_group: str
     kind: MachineKind
-    name: str
+    name: str  # of a scale-set instance SET/ID
 
     @property
     def key(self) -> tuple[str, str, MachineKind, str]:
         """What two spellings of one address share."""
         return (self.subscription_id.lower(), self.resource_group.lower(), self.kind, self.name.lower())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleSetAddress:
+    """The path of a scale set, as a client spelled it."""
+
+    subscription_id: str
+    resource_group: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

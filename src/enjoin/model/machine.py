@@ -1,10 +1,11 @@
 """Machines: what can run a script, and whether it can be reached."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 from uuid import UUID
 
 HEARTBEAT: Final = timedelta(seconds=60)  # the agent adds up to 10% either way
@@ -16,7 +17,35 @@ class MachineKind(StrEnum):
     """Which ARM resource a machine is."""
 
     VIRTUAL_MACHINE = "vm"
+    SCALE_SET_INSTANCE = "vmss"
     ARC = "arc"
+
+
+_INSTANCE: Final = re.compile(r"(?P<scale_set>[^/]+)/(?P<number>0|[1-9][0-9]{0,8})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A place in a Flexible scale set. Whoever has it has two addresses: the instance SET/ID and the VM SET_ID."""
+
+    scale_set: str
+    number: int  # the ID, decimal
+
+    @classmethod
+    def parse(cls, name: str) -> Self | None:
+        """Read SET/ID; None when it is no such thing."""
+        match = _INSTANCE.fullmatch(name)
+        return None if match is None else cls(scale_set=match["scale_set"], number=int(match["number"]))
+
+    @property
+    def name(self) -> str:
+        """What it is called as an instance: the names of its path, SET/ID."""
+        return f"{self.scale_set}/{self.number}"
+
+    @property
+    def vm_name(self) -> str:
+        """What it is called as a VM."""
+        return f"{self.scale_set}_{self.number}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +63,17 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """A VM or an Arc machine; the UUID is its identity, the ARM id its address."""
+    """A VM, a scale-set instance or an Arc machine; the UUID is its identity, kind and name its address.
+
+    An instance has two addresses; kind and name are those under which it was looked up.
+    """
 
     id: UUID
     subscription_id: str
     resource_group: str  # as spelled when the group was made
     kind: MachineKind
-    name: str
+    name: str  # of an instance SET/ID
+    instance: Instance | None = None  # under both addresses of one
     location: str
     tags: Mapping[str, str] = field(default_factory=dict)
     identity_key: bytes  # Ed25519, raw: it signs Hello

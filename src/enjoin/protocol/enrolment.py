@@ -12,8 +12,8 @@ class EnrolmentRequest(Struct, frozen=True, kw_only=True, rename="camel"):
     """Machine to server. The private keys never leave the machine; `proof` shows that it has the signing one."""
 
     token: str
-    name: str
-    kind: str  # "arc" or "vm"
+    name: str  # SET/ID for "vmss"
+    kind: str  # "arc", "vm" or "vmss"
     resource_group: str = ""  # "" for the token's
     tags: dict[str, str] = field(default_factory=dict)
     identity_key: str  # Ed25519 public key, raw, base64

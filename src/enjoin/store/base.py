@@ -20,6 +20,7 @@ from enjoin.model.execution import Execution
 from enjoin.model.machine import Machine, MachineKind
 from enjoin.model.operation import Operation
 from enjoin.store.history import HistoryTransaction
+from enjoin.store.scale_sets import ScaleSetTransaction
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ class CancelOrder:
     ordered_at: datetime
 
 
-class Transaction(HistoryTransaction, Protocol):
+class Transaction(HistoryTransaction, ScaleSetTransaction, Protocol):
     """One transaction. Every verb is a bounded number of indexed statements."""
 
     def wake(self, topic: str) -> None:
@@ -89,7 +90,7 @@ class Transaction(HistoryTransaction, Protocol):
         ...
 
     async def delete_group(self, subscription_id: str, name: str) -> bool:
-        """Remove it; return whether it was there. The caller has made sure that it is empty."""
+        """Remove it and its scale sets; return whether it was there. The caller made sure that no machine is in it."""
         ...
 
     async def get_group_for_update(self, subscription_id: str, name: str) -> ResourceGroup | None:
@@ -140,7 +141,7 @@ class Transaction(HistoryTransaction, Protocol):
 
     # machines
     async def add_machine(self, machine: Machine) -> None:
-        """Insert; raise Conflict when group, kind and name are taken."""
+        """Insert; raise Conflict when group, kind and name are taken. An instance is findable as a VM too."""
         ...
 
     async def get_machine(self, machine_id: UUID) -> Machine | None:
@@ -168,7 +169,8 @@ class Transaction(HistoryTransaction, Protocol):
     ) -> Sequence[Machine]:
         """Return at most `limit` of those that match, by lower-cased group and name, then kind.
 
-        `after` is group, name and kind of the last one on the page before.
+        `after` is group, name and kind of the last one on the page before. Without `kind` each machine is there once,
+        under the address that it enrolled under; a scale-set instance is also one of the VMs.
         """
         ...
 

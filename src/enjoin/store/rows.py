@@ -9,7 +9,7 @@ import msgspec
 
 from enjoin.model.command import CommandSpec, Parameter, RunCommand, SealedValue
 from enjoin.model.execution import Execution, ExecutionState, Origin, Outcome
-from enjoin.model.machine import Facts, Machine, MachineKind
+from enjoin.model.machine import Facts, Instance, Machine, MachineKind
 from enjoin.model.operation import Awaits, Operation, OperationState
 from enjoin.model.provisioning import ProvisioningState
 
@@ -162,7 +162,15 @@ def machine_of(row: Row) -> Machine:
         session_epoch=row[15],
         status_changed_at=moment(row[16]),
         lease_expires_at=moment_or_none(row[17]),
+        instance=_instance_of(row[4], row[18]),
     )
+
+
+def _instance_of(name: str, number: int | None) -> Instance | None:
+    """Return the place of a machine in its scale set, SET/ID or SET_ID being `name`."""
+    if number is None:
+        return None
+    return Instance(scale_set=name[: -len(str(number)) - 1], number=number)
 
 
 def execution_of(row: Row) -> Execution:

@@ -6,9 +6,12 @@ from enjoin.store.sql_executions import ExecutionVerbs
 from enjoin.store.sql_history import HistoryVerbs
 from enjoin.store.sql_machines import MachineVerbs
 from enjoin.store.sql_operations import OperationVerbs
+from enjoin.store.sql_scale_sets import ScaleSetVerbs
 
 
-class SqlTransaction(CommandVerbs, DirectoryVerbs, ExecutionVerbs, HistoryVerbs, MachineVerbs, OperationVerbs):
+class SqlTransaction(
+    CommandVerbs, DirectoryVerbs, ExecutionVerbs, HistoryVerbs, MachineVerbs, OperationVerbs, ScaleSetVerbs
+):
     """A `Transaction` over any connection that speaks SQL."""
 
     __slots__ = ()

@@ -129,7 +129,12 @@ class DirectoryVerbs(Verbs):
         return new is not None
 
     async def delete_group(self, subscription_id: str, name: str) -> bool:
-        """Remove it; return whether it was there. The caller has made sure that it is empty."""
+        """Remove it and its scale sets; return whether it was there. The caller made sure that no machine is in it."""
+        await self._connection.rows(
+            "DELETE FROM scale_sets WHERE subscription_key = $1 AND group_key = $2",
+            subscription_id.lower(),
+            name.lower(),
+        )
         row = await self._connection.row(
             "DELETE FROM resource_groups WHERE subscription_key = $1 AND name_key = $2 RETURNING name_key",
             subscription_id.lower(),

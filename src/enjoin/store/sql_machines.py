@@ -12,12 +12,12 @@ from enjoin.store.statements import Verbs
 
 _SELECT: Final = """SELECT m.id, a.subscription_id, a.resource_group, a.kind, a.name, m.location, m.tags,
 m.identity_key, m.sealing_key, m.sealing_key_id, m.epoch, m.journal_sequence, m.facts, m.created_at, m.connected,
-m.session_epoch, m.status_changed_at, m.lease_expires_at """
+m.session_epoch, m.status_changed_at, m.lease_expires_at, a.instance_number """
 _BY_ID: Final = (
     _SELECT + "FROM machines m JOIN machine_addresses a ON a.machine_id = m.id AND a.position = 0 WHERE m.id = $1"
 )
 _NO_LIMIT: Final = 2**62  # rows: more than there ever are
-_BY_ADDRESS: Final = _SELECT + "FROM machine_addresses a JOIN machines m ON m.id = a.machine_id WHERE "
+BY_ADDRESS: Final = _SELECT + "FROM machine_addresses a JOIN machines m ON m.id = a.machine_id WHERE "
 
 # What goes with a machine, children first: each is found through the commands of the machine.
 _BELONGINGS: Final = (
@@ -46,24 +46,10 @@ class MachineVerbs(Verbs):
     __slots__ = ()
 
     async def add_machine(self, machine: Machine) -> None:
-        """Insert; raise Conflict when group, kind and name are taken."""
-        row = await self._connection.row(
-            """INSERT INTO machine_addresses (subscription_key, group_key, name_key, kind, machine_id, position,
-            subscription_id, resource_group, name)
-            VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8)
-            ON CONFLICT (subscription_key, group_key, name_key, kind) DO NOTHING RETURNING machine_id""",
-            machine.subscription_id.lower(),
-            machine.resource_group.lower(),
-            machine.name.lower(),
-            machine.kind.value,
-            str(machine.id),
-            machine.subscription_id,
-            machine.resource_group,
-            machine.name,
-        )
-        if row is None:
-            message = f"The resource group {machine.resource_group!r} already has a machine named {machine.name!r}."
-            raise Conflict(message)
+        """Insert; raise Conflict when group, kind and name are taken. An instance is findable as a VM too."""
+        await self._add_address(machine, machine.kind, machine.name, position=0)
+        if machine.instance is not None:
+            await self._add_address(machine, MachineKind.VIRTUAL_MACHINE, machine.instance.vm_name, position=1)
         await self._connection.rows(
             """INSERT INTO machines (id, location, tags, identity_key, sealing_key, sealing_key_id, epoch,
             journal_sequence, facts, created_at, connected, session_epoch, status_changed_at, lease_expires_at)
@@ -84,6 +70,29 @@ class MachineVerbs(Verbs):
             instant_or_none(machine.lease_expires_at),
         )
 
+    async def _add_address(self, machine: Machine, kind: MachineKind, name: str, *, position: int) -> None:
+        instance = machine.instance
+        row = await self._connection.row(
+            """INSERT INTO machine_addresses (subscription_key, group_key, name_key, kind, machine_id, position,
+            subscription_id, resource_group, name, scale_set_key, instance_number)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+            ON CONFLICT (subscription_key, group_key, name_key, kind) DO NOTHING RETURNING machine_id""",
+            machine.subscription_id.lower(),
+            machine.resource_group.lower(),
+            name.lower(),
+            kind.value,
+            str(machine.id),
+            position,
+            machine.subscription_id,
+            machine.resource_group,
+            name,
+            "" if instance is None else instance.scale_set.lower(),
+            None if instance is None else instance.number,
+        )
+        if row is None:
+            message = f"The resource group {machine.resource_group!r} already has a machine named {name!r}."
+            raise Conflict(message)
+
     async def get_machine(self, machine_id: UUID) -> Machine | None:
         """Return one by identity, or None."""
         row = await self._connection.row(_BY_ID, str(machine_id))
@@ -99,7 +108,7 @@ class MachineVerbs(Verbs):
     ) -> Machine | None:
         """Return one by address, or None."""
         row = await self._connection.row(
-            _BY_ADDRESS + "a.subscription_key = $1 AND a.group_key = $2 AND a.name_key = $3 AND a.kind = $4",
+            BY_ADDRESS + "a.subscription_key = $1 AND a.group_key = $2 AND a.name_key = $3 AND a.kind = $4",
             subscription_id.lower(),
             resource_group.lower(),
             name.lower(),
@@ -118,15 +127,16 @@ class MachineVerbs(Verbs):
     ) -> Sequence[Machine]:
         """Return at most `limit` of those that match, by lower-cased group and name, then kind.
 
-        `after` is group, name and kind of the last one on the page before.
+        `after` is group, name and kind of the last one on the page before. Without `kind` each machine is there once,
+        under the address that it enrolled under; a scale-set instance is also one of the VMs.
         """
         wanted = "" if kind is None else kind.value
         group_key, name_key, after_kind = (part.lower() for part in after)
         most = _NO_LIMIT if limit is None else limit
         if resource_group is None:
             rows = await self._connection.rows(
-                _BY_ADDRESS
-                + "a.subscription_key = $1 AND ($2 = '' OR a.kind = $2) "
+                BY_ADDRESS
+                + "a.subscription_key = $1 AND (a.kind = $2 OR ($2 = '' AND a.position = 0)) "
                 + "AND (a.group_key, a.name_key, a.kind) > ($3, $4, $5) "
                 + "ORDER BY a.group_key, a.name_key, a.kind LIMIT $6",
                 subscription_id.lower(),
@@ -138,8 +148,8 @@ class MachineVerbs(Verbs):
             )
         else:
             rows = await self._connection.rows(
-                _BY_ADDRESS
-                + "a.subscription_key = $1 AND a.group_key = $2 AND ($3 = '' OR a.kind = $3) "
+                BY_ADDRESS
+                + "a.subscription_key = $1 AND a.group_key = $2 AND (a.kind = $3 OR ($3 = '' AND a.position = 0)) "
                 + "AND (a.name_key, a.kind) > ($4, $5) ORDER BY a.name_key, a.kind LIMIT $6",
                 subscription_id.lower(),
                 resource_group.lower(),

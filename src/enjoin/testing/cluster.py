@@ -25,6 +25,7 @@ from enjoin.control.machines import Machines
 from enjoin.control.operations import Operations
 from enjoin.control.output import Output
 from enjoin.control.reports import Reports
+from enjoin.control.scale_sets import ScaleSets
 from enjoin.control.sessions import Sessions
 from enjoin.control.sweeper import Sweeper
 from enjoin.model.address import Caller, CommandAddress, MachineAddress, Trace
@@ -55,6 +56,7 @@ class ControlPlane:
     reports: Reports
     commands: Commands
     machines: Machines
+    scale_sets: ScaleSets
     operations: Operations
     enrolment: Enrolment
     directory: Directory
@@ -94,6 +96,7 @@ class Cluster:
         sessions, assignments = Sessions(store, clock), Assignments(store, clock)
         output, stopping = Output(store, self.directory / "output"), asyncio.Event()
         groups = Groups(store, clock, sessions, delivery_deadline=self._delivery_deadline)
+        machines = Machines(store, sessions)
         self.plane = ControlPlane(
             store=store,
             sessions=sessions,
@@ -101,7 +104,8 @@ class Cluster:
             output=output,
             reports=Reports(store, clock, output),
             commands=Commands(store, clock, sessions, assignments, output, delivery_deadline=self._delivery_deadline),
-            machines=Machines(store, sessions),
+            machines=machines,
+            scale_sets=ScaleSets(store, machines),
             operations=Operations(store, clock, stopping),
             enrolment=Enrolment(store, clock, sessions, server_name=SERVER_NAME),
             directory=Directory(store, clock),
@@ -155,18 +159,22 @@ class Cluster:
         )
         return sign(unsigned, agent)
 
-    async def enrol(self, agent: FakeAgent, *, replace: bool = False) -> Enrolled:
+    async def enrol(
+        self, agent: FakeAgent, *, kind: MachineKind = MachineKind.VIRTUAL_MACHINE, replace: bool = False
+    ) -> Enrolled:
         """Make `agent` a machine of the cluster."""
-        request = self.enrolment_request(agent, await self.token(), replace=replace)
+        request = self.enrolment_request(agent, await self.token(), kind=kind, replace=replace)
         enrolled = await self.plane.enrolment.enrol(request)
         agent.machine_id = enrolled.machine.id
         self.agents[agent.name] = agent
         return enrolled
 
-    async def join(self, name: str = "m1", *, connect: bool = True) -> FakeAgent:
-        """Return a new machine, connected unless told otherwise."""
+    async def join(
+        self, name: str = "m1", *, kind: MachineKind = MachineKind.VIRTUAL_MACHINE, connect: bool = True
+    ) -> FakeAgent:
+        """Return a new machine, connected unless told otherwise; the name of a scale-set instance is SET/ID."""
         agent = FakeAgent(name)
-        await self.enrol(agent)
+        await self.enrol(agent, kind=kind)
         if connect:
             await self.connect(agent)
         return agent
@@ -224,9 +232,10 @@ class Cluster:
         )
 
     def address(self, path: str) -> CommandAddress:
-        """Return the address of `machine/command`."""
-        machine, _, name = path.partition("/")
-        return CommandAddress(machine=self.machine_address(machine), name=name)
+        """Return the address of `machine/command`, or of `set/id/command`."""
+        machine, _, name = path.rpartition("/")
+        kind = MachineKind.SCALE_SET_INSTANCE if "/" in machine else MachineKind.VIRTUAL_MACHINE
+        return CommandAddress(machine=self.machine_address(machine, kind), name=name)
 
     async def put(
         self,

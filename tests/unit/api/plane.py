@@ -26,11 +26,13 @@ from enjoin.control.machines import Machines
 from enjoin.control.operations import Operations
 from enjoin.control.output import Output
 from enjoin.control.reports import Reports
+from enjoin.control.scale_sets import ScaleSets
 from enjoin.control.sessions import Session, Sessions
 from enjoin.control.tokens import Tokens
 from enjoin.model.execution import Event
 from enjoin.model.identity import new_uuid7
-from enjoin.model.machine import Machine, MachineKind
+from enjoin.model.machine import Instance, Machine, MachineKind
+from enjoin.model.scale_set import ScaleSet
 from enjoin.protocol.messages import PROTOCOL_VERSION, Hello, OutputChunk, StatusReport
 from enjoin.store.base import Transaction
 from enjoin.store.sqlite import SQLiteStore
@@ -38,10 +40,6 @@ from enjoin.store.sqlite import SQLiteStore
 URL: Final = "https://enjoin.example:8443"
 VERSION: Final = "2024-11-01"
 NOON: Final = datetime(2026, 11, 20, 12, tzinfo=UTC)
-PROVIDERS: Final = {
-    MachineKind.VIRTUAL_MACHINE: "Microsoft.Compute/virtualMachines",
-    MachineKind.ARC: "Microsoft.HybridCompute/machines",
-}
 
 
 class HandClock:
@@ -99,6 +97,7 @@ class Plane:
         tokens = Tokens(token_key(), tenant_id=installation.tenant_id, public_url=URL)
         stopping, sessions = asyncio.Event(), Sessions(store, clock)
         assignments, output = Assignments(store, clock), Output(store, directory / "output")
+        machines = Machines(store, sessions)
         services = Services(
             public_url=URL,
             tenant_id=installation.tenant_id,
@@ -111,7 +110,8 @@ class Plane:
             directory=Directory(store, clock),
             groups=Groups(store, clock, sessions, delivery_deadline=DELIVERY_DEADLINE),
             commands=Commands(store, clock, sessions, assignments, output),
-            machines=Machines(store, sessions),
+            machines=machines,
+            scale_sets=ScaleSets(store, machines),
             operations=Operations(store, clock, stopping),
             output=output,
             enrolment=Enrolment(store, clock, sessions, server_name="enjoin:test"),
@@ -162,13 +162,15 @@ class Plane:
         )
 
     async def machine(self, name: str = "vm1", kind: MachineKind = MachineKind.VIRTUAL_MACHINE) -> Machine:
-        """Make a machine that was never connected."""
+        """Make a machine that was never connected. An instance is named SET/ID or SET, then its ID is 0."""
+        instance = Instance.parse(_instance_name(name)) if kind is MachineKind.SCALE_SET_INSTANCE else None
         machine = Machine(
             id=new_uuid7(),
             subscription_id=self.subscription_id,
             resource_group="enjoin",
             kind=kind,
-            name=name,
+            name=name if instance is None else instance.name,
+            instance=instance,
             location="local",
             identity_key=bytes(32),
             sealing_key=X25519PrivateKey.generate().public_key().public_bytes_raw(),
@@ -179,6 +181,16 @@ class Plane:
         )
 
         async def work(tx: Transaction) -> None:
+            if instance is not None:
+                scale_set = ScaleSet(
+                    id=new_uuid7(),
+                    subscription_id=self.subscription_id,
+                    resource_group="enjoin",
+                    name=instance.scale_set,
+                    location="local",
+                    created_at=NOON,
+                )
+                await tx.make_scale_set(scale_set)
             await tx.add_machine(machine)
 
         await self.services.store.write(work)
@@ -202,8 +214,24 @@ class Plane:
 
     def path(self, command: str = "", machine: str = "vm1", kind: MachineKind = MachineKind.VIRTUAL_MACHINE) -> str:
         """Return the path of a machine's run commands, or of one of them."""
-        path = f"{self.group_path}/providers/{PROVIDERS[kind]}/{machine}/runCommands"
+        path = f"{self.machine_path(machine, kind)}/runCommands"
         return f"{path}/{command}" if command else path
+
+    def machine_path(self, machine: str = "vm1", kind: MachineKind = MachineKind.VIRTUAL_MACHINE) -> str:
+        """Return the path of a machine."""
+        if kind is MachineKind.SCALE_SET_INSTANCE:
+            scale_set, _, number = _instance_name(machine).partition("/")
+            return f"{self.scale_set_path(scale_set)}/virtualMachines/{number}"
+        provider = {
+            MachineKind.VIRTUAL_MACHINE: "Microsoft.Compute/virtualMachines",
+            MachineKind.ARC: "Microsoft.HybridCompute/machines",
+        }
+        return f"{self.group_path}/providers/{provider[kind]}/{machine}"
+
+    def scale_set_path(self, name: str = "") -> str:
+        """Return the path of a scale set, or of all."""
+        path = f"{self.group_path}/providers/Microsoft.Compute/virtualMachineScaleSets"
+        return f"{path}/{name}" if name else path
 
     async def put(self, command: str = "c1", body: object = None, **headers: str) -> httpx.Response:
         """PUT a run command on vm1."""
@@ -233,6 +261,10 @@ class Plane:
         """Deliver bytes of stdout."""
         chunk = OutputChunk(execution_id=execution_id, stream="stdout", offset=offset, data=data)
         await self.services.reports.apply(session, [chunk])
+
+
+def _instance_name(name: str) -> str:
+    return name if "/" in name else f"{name}/0"
 
 
 def command_body(script: str = "echo hello", **properties: object) -> dict[str, object]:

@@ -197,7 +197,7 @@ async def test_deletion_of_a_machine(plane: Plane, kind: MachineKind) -> None:
     """
     await plane.machine("m", kind)
     await plane.ask("PUT", plane.path("c1", machine="m", kind=kind), {})
-    path = plane.path(machine="m", kind=kind).removesuffix("/runCommands")
+    path = plane.machine_path("m", kind)
     gone = await plane.ask("DELETE", path)
     assert gone.status_code == 202
     headers = {"Authorization": f"Bearer {plane.token}"}

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from enjoin import errors
-from enjoin.api.app import TABLE
+from enjoin.api.app import LINES
 from enjoin.api.routing import SIGNED_IN, Entry, Guarded
 from enjoin.errors import ChannelError, RunCommandError
 from enjoin.model import operation
@@ -14,17 +14,20 @@ PAGE = (REPOSITORY / "docs/reference/rest-api.md").read_text(encoding="utf-8")
 ROUTE = re.compile(
     r"^\| (?P<verbs>[A-Z, ]+) `(?P<path>[^`]+)`(?: \((?:ours|not yet: 400)\))? \| (?P<permission>.*) \|$", re.MULTILINE
 )
+GROUP = "/subscriptions/{subscription}/resourceGroups/{group}"
+SCALE_SET = f"{GROUP}/providers/Microsoft.Compute/virtualMachineScaleSets/{{scale_set}}"
 ERROR = re.compile(r"^\| (?P<status>\d{3}) \| `(?P<code>\w+)` \|", re.MULTILINE)
-MACHINE = "/subscriptions/{subscription}/resourceGroups/{group}/providers/TYPE/{machine}"
+MACHINE = f"{GROUP}/providers/TYPE/{{machine}}"
 
 
 def written(entry: Entry) -> tuple[str, str, str]:
     """Return a route as the page writes it."""
-    path = re.sub(r"\{machine_type:[^}]*\}", "TYPE", entry.path).replace("{authority:.+}", "{authority}")
+    path = entry.path.replace("{machine_type}", "TYPE").replace("{authority:.+}", "{authority}")
     if not isinstance(entry.endpoint, Guarded):
         return entry.method, path, "public"
     permission = entry.endpoint.permission.replace("{machine_type}", "TYPE")
-    return entry.method, path.replace(MACHINE, "MACHINE"), "a token" if permission == SIGNED_IN else f"`{permission}`"
+    path = path.replace(MACHINE, "MACHINE").replace(SCALE_SET, "SCALESET")
+    return entry.method, path, "a token" if permission == SIGNED_IN else f"`{permission}`"
 
 
 def test_every_route_is_described() -> None:
@@ -36,7 +39,7 @@ def test_every_route_is_described() -> None:
         for match in ROUTE.finditer(PAGE)
         for verb in match["verbs"].split(", ")
     }
-    assert found == {written(entry) for entry in TABLE}
+    assert found == {written(entry) for entry in LINES}
 
 
 def kinds(parent: type[RunCommandError]) -> Iterator[type[RunCommandError]]:

@@ -374,7 +374,7 @@ async def test_two_kinds_of_one_name(plane: Plane) -> None:
     """
     await plane.machine("m")
     await plane.machine("m", MachineKind.ARC)
-    for kind in MachineKind:
+    for kind in (MachineKind.VIRTUAL_MACHINE, MachineKind.ARC):
         path = plane.path("c1", machine="m", kind=kind)
         assert (await plane.ask("PUT", path, command_body(kind.value))).status_code == 201
         assert (await plane.ask("GET", path)).json()["properties"]["source"]["script"] == kind.value

@@ -9,6 +9,7 @@ from tests.unit.cli.double import ARC, SECRET, SUBSCRIPTION, TOKEN, VM, Double, 
 
 VMS = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/virtualMachines"
 ARCS = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.HybridCompute/machines"
+SETS = f"{VMS.removesuffix('s')}ScaleSets"
 PRINCIPALS = "/enjoin/v1/principals"
 MADE = Reply(status=201, body={"clientId": "c", "clientSecret": "s", "objectId": "o"})
 DROP = Reply(drop=True)
@@ -28,6 +29,7 @@ def test_all_pages(double: Double, enjoin: Enjoin) -> None:
         "GET", VMS, Reply(body={"value": [machine("b")], "nextLink": next_link}), Reply(body={"value": [machine("c")]})
     )
     double.answer("GET", ARCS, Reply(body={"value": [machine("a")]}))
+    double.answer("GET", SETS, Reply(body={"value": []}))
     done = enjoin("machines", "-o", "json")
     assert (done.code, done.stderr) == (0, b"")
     assert [item["name"] for item in json.loads(done.stdout)] == ["a", "b", "c"]
@@ -172,6 +174,7 @@ def test_kept_connection_closed(double: Double, enjoin: Enjoin) -> None:
     """
     double.answer("GET", VMS, Reply(body={"value": []}, headers={"Connection": "close"}))
     double.answer("GET", ARCS, DROP, Reply(body={"value": []}))
+    double.answer("GET", SETS, Reply(body={"value": []}))
     assert enjoin("machines").code == 0
 
 

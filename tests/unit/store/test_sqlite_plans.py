@@ -26,6 +26,7 @@ from tests.contract.values import (
     a_machine,
     a_principal,
     a_request,
+    a_scale_set,
     a_sealed_value,
     a_spec,
     a_token,
@@ -46,6 +47,7 @@ SORTED_ON_PURPOSE: Final = frozenset({"list_subscriptions"})
 
 MACHINE, COMMAND = a_machine(), a_command(uuid4(), spec=a_spec(protected=(a_sealed_value(),)))
 EXECUTION, OPERATION = an_execution(incarnation_id=COMMAND.incarnation_id), an_operation()
+SCALE_SET = a_scale_set()
 PRINCIPAL, TOKEN, REQUEST, CANCEL = a_principal("me"), a_token(), a_request(), a_cancel()
 ANY = uuid4()
 
@@ -83,6 +85,15 @@ TOUR: Final[Sequence[tuple[str, Callable[[Transaction], Awaitable[object]]]]] = 
     ("put_machine", lambda tx: tx.put_machine(MACHINE)),
     ("connected_machines", lambda tx: tx.connected_machines()),
     ("expired_leases", lambda tx: tx.expired_leases(now=NOON, limit=9)),
+    ("make_scale_set", lambda tx: tx.make_scale_set(SCALE_SET)),
+    ("find_scale_set", lambda tx: tx.find_scale_set(SUBSCRIPTION, GROUP, "web")),
+    ("find_scale_set_for_update", lambda tx: tx.find_scale_set_for_update(SUBSCRIPTION, GROUP, "web")),
+    ("list_scale_sets", lambda tx: tx.list_scale_sets(SUBSCRIPTION, limit=9)),
+    ("list_scale_sets", lambda tx: tx.list_scale_sets(SUBSCRIPTION, resource_group=GROUP, limit=9)),
+    ("put_scale_set", lambda tx: tx.put_scale_set(SCALE_SET)),
+    ("list_instances", lambda tx: tx.list_instances(SUBSCRIPTION, GROUP, "web", limit=9)),
+    ("count_instances", lambda tx: tx.count_instances(SUBSCRIPTION, GROUP, "web")),
+    ("delete_scale_set", lambda tx: tx.delete_scale_set(SUBSCRIPTION, GROUP, "web")),
     ("add_command", lambda tx: tx.add_command(COMMAND)),
     ("get_command", lambda tx: tx.get_command(COMMAND.incarnation_id)),
     ("get_command_for_update", lambda tx: tx.get_command_for_update(COMMAND.incarnation_id)),
@@ -187,6 +198,9 @@ async def test_one_statement(statements: dict[str, list[str]]) -> None:
         "set_secret": 2,
         "delete_principal": 2,
         "add_machine": 2,  # identity and address
+        "list_scale_sets": 2,  # two calls
+        "make_scale_set": 2,  # inserts, and looks who has the name now
+        "delete_group": 2,  # and its scale sets
         "delete_machine": 10,
         "add_command": 3,  # and its spec, and one for each sealed value
         "get_command": 2,  # and its sealed values, if it has any

@@ -1,0 +1,56 @@
+"""The bodies of scale sets: what `az vmss list` and `show` read."""
+
+from enjoin.arm.envelope import Body, time_text
+from enjoin.arm.ids import SCALE_SET_TYPE, scale_set_id_path
+from enjoin.model.address import ScaleSetAddress
+from enjoin.model.scale_set import ScaleSet, ScaleSetView
+
+
+def address_of_set(scale_set: ScaleSet) -> ScaleSetAddress:
+    """Return where a scale set is, spelled as it was made."""
+    return ScaleSetAddress(
+        subscription_id=scale_set.subscription_id, resource_group=scale_set.resource_group, name=scale_set.name
+    )
+
+
+def render_scale_set(view: ScaleSetView) -> Body:
+    """Return the resource. Its capacity is how many machines have joined."""
+    scale_set = view.scale_set
+    return {
+        "id": scale_set_id_path(address_of_set(scale_set)),
+        "name": scale_set.name,
+        "type": SCALE_SET_TYPE,
+        "location": scale_set.location,
+        "tags": scale_set.tags,
+        "sku": {"name": "Custom", "tier": "Standard", "capacity": view.instances},
+        "properties": {
+            "provisioningState": "Succeeded",
+            "uniqueId": str(scale_set.id),
+            "orchestrationMode": "Flexible",
+            "singlePlacementGroup": False,
+            "platformFaultDomainCount": 1,
+            "timeCreated": time_text(scale_set.created_at),
+        },
+    }
+
+
+def render_scale_set_instance_view(view: ScaleSetView) -> Body:
+    """Return how many instances are in which state, and that of the set."""
+    counts = {"PowerState/running": view.connected, "PowerState/unknown": view.instances - view.connected}
+    return {
+        "virtualMachine": {
+            "statusesSummary": [
+                {"code": "ProvisioningState/succeeded", "count": view.instances},
+                *({"code": code, "count": count} for code, count in counts.items() if count),
+            ]
+        },
+        "statuses": [
+            {
+                "code": "ProvisioningState/succeeded",
+                "level": "Info",
+                "displayStatus": "Provisioning succeeded",
+                "time": time_text(view.scale_set.created_at),
+            }
+        ],
+        "extensions": [],
+    }
