@@ -22,6 +22,8 @@ PROTECTED: Final = -1000  # never chosen by the OOM killer, not even with the wh
 
 _TICK_S: Final = 0.02  # between two looks at a tree that is going down
 _STOP_ROUNDS: Final = 20  # to catch up with what forks while it is being stopped
+_QUIET_ROUNDS: Final = 2  # in a row without a new process: one that lost its parent during the first is in the next
+_KERNEL_LISTS_CHILDREN: Final = os.path.exists("/proc/thread-self/children")
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -146,18 +148,40 @@ def cgroup_processes(path: str) -> set[int]:
 
 
 def descendants(ancestor: int) -> set[int]:
-    """Return every process that descends from `ancestor` now."""
+    """Return every process that descends from `ancestor` now; one that loses its parent meanwhile may be missed.
+
+    It costs what the tree costs, not what the machine runs: one with thousands of processes is no reason to be late.
+    """
+    children = _children if _KERNEL_LISTS_CHILDREN else _table_of_children().get
+    found: set[int] = set()
+    waiting = [ancestor]
+    while waiting:
+        below = [child for child in children(waiting.pop(), ()) if child not in found]
+        waiting.extend(below)
+        found.update(below)
+    return found
+
+
+def _children(pid: int, none: Collection[int]) -> Collection[int]:
+    """Return the children of all threads of a process; `none` when it is gone."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return none
+    found: list[int] = []
+    for thread in threads:
+        with suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+            found.extend(map(int, file.read().split()))
+    return found
+
+
+def _table_of_children() -> dict[int, list[int]]:
+    """Return the children of every process: for kernels without CONFIG_PROC_CHILDREN."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit() and (parent := _parent(name)) is not None:
             children.setdefault(parent, []).append(int(name))
-    found: set[int] = set()
-    waiting = [ancestor]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        waiting.extend(below)
-        found.update(below)
-    return found
+    return children
 
 
 def _parent(name: str) -> int | None:
@@ -187,12 +211,14 @@ def terminate_each(members: Callable[[], Collection[int]]) -> None:
     that never heard the signal, and everybody would wait the whole grace for it.
     """
     pinned: dict[int, int] = {}
+    quiet_rounds = 0
     for _ in range(_STOP_ROUNDS):
         newer = _pin(set(members()) - pinned.keys(), members)
         pinned |= newer
         for descriptor in newer.values():
             _send(descriptor, signal.SIGSTOP)
-        if not newer:
+        quiet_rounds = 0 if newer else quiet_rounds + 1
+        if quiet_rounds == _QUIET_ROUNDS:
             break
     for number in (signal.SIGTERM, signal.SIGCONT):
         for descriptor in pinned.values():
