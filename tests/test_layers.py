@@ -54,7 +54,7 @@ FORBIDDEN_NAMES: Final = frozenset({"utils", "helpers", "common", "manager"})
 MAX_LINES: Final = 400
 MAX_SHIM_LINES: Final = 250  # nobody can restart the shim: it must be small enough to be right
 LOADED_BY_NAME: Final = {"uvloop": "uvicorn loads it", "httptools": "uvicorn loads it"}
-PACKAGE_OF_IMPORT: Final = {"jwt": "pyjwt"}  # where the two names differ
+PACKAGE_OF_IMPORT: Final = {"jwt": "pyjwt", "prometheus_client": "prometheus-client"}  # where the two names differ
 
 
 @cache

@@ -4,7 +4,6 @@ import asyncio
 import platform
 import random
 import ssl
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from enjoin import __version__
+from enjoin.agent import log
 from enjoin.agent.loop import Loop
 from enjoin.agent.state import State
 from enjoin.errors import ChannelError
@@ -76,7 +76,7 @@ class Channel:
                     self._on_connect()
                     await self._speak(socket, heartbeat_s)
             except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, InvalidURI, ChannelError) as error:
-                _say(f"not connected to {self._state.identity.server}: {_reason(error)}")
+                log.warning("not_connected", server=self._state.identity.server, reason=_reason(error))
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
             delay_s = min(delay_s * 2, LONGEST_RETRY_S)
 
@@ -206,7 +206,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ConnectionClosed) and error.rcvd is not None:
         return f"closed by the server ({error.rcvd.code} {error.rcvd.reason})".replace(" )", ")")
     return str(error) or type(error).__name__
-
-
-def _say(text: str) -> None:
-    print(f"enjoin: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the agent's log is its stderr

@@ -1,13 +1,13 @@
 """Reconcile: what was assigned against what is on this disk, towards start, stop and report."""
 
 import asyncio
-import sys
 import traceback
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
+from enjoin.agent import log
 from enjoin.agent.bundle import Bundle, Exit, boot_id
 from enjoin.agent.journal import Accepted, Ended, Entry, Journal, Settled
 from enjoin.agent.outbox import Outbox
@@ -109,6 +109,7 @@ class Loop:
         if execution_id in self._runs or execution_id in self._journal.entries:
             self._answer(execution_id)
             return
+        log.info("assigned", correlation_id=assignment.request_id, execution=execution_id, command=assignment.command)
         run = Run(execution_id=execution_id, bundle=self._bundle(execution_id), assignment=assignment)
         self._runs[execution_id] = run
         self._spawn(self._to_its_end(run, self._accept(run, assignment)))
@@ -273,12 +274,11 @@ class Loop:
         try:
             await self._journal.append(Ended(report))
         except OSError as error:
-            print(f"enjoin: the journal cannot be written: {error}", file=sys.stderr)  # noqa: T201
+            log.error("journal_cannot_be_written", reason=str(error))
         self._conclude(run, report)
 
     def _conclude(self, run: Run, report: StatusReport) -> None:
-        run.report = report
-        run.ended.set()
+        run.conclude(report)
         self.outbox.report(report)
 
     async def _recover(self, run: Run, entry: Entry) -> None:

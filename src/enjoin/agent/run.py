@@ -9,6 +9,7 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from enjoin.agent import log
 from enjoin.agent.bundle import Bundle, Exit
 from enjoin.agent.interpreter import Account, Invocation, Parameter, invocation, normalise
 from enjoin.agent.recovery import MAY_REMAIN, OUTCOME_UNKNOWN, SUPERVISOR_LOST
@@ -43,6 +44,13 @@ class Run:
     is_watched: bool = False  # its files are looked at while they grow
     watch: int | None = None  # of inotify, for that
     leftovers: bool = False  # the script ended and left processes behind
+
+    def conclude(self, report: StatusReport) -> None:
+        """Record its end."""
+        self.report = report
+        self.ended.set()
+        request_id = None if self.assignment is None else self.assignment.request_id
+        log.info("ended", correlation_id=request_id, execution=self.execution_id, reported=report.event.value)
 
     def is_to_end(self) -> bool:
         """Whether its end was asked for."""

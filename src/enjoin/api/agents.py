@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from enjoin import __version__
 from enjoin.api.services import Services
 from enjoin.arm.ids import machine_id_path
+from enjoin.control.metrics import CHANNELS_REFUSED
 from enjoin.control.sessions import MachineGone, Session
 from enjoin.control.settlement import machine_topic
 from enjoin.errors import ChannelError, InvalidRequest, StoreUnavailable
@@ -84,6 +85,7 @@ async def channel(websocket: WebSocket) -> None:
         code, reason = CLOSE_DELETED, "the machine was deleted"
     except ChannelError as error:
         code, reason = CLOSE_REFUSED, str(error)
+        CHANNELS_REFUSED.inc()
         log.warning("channel_refused", reason=reason)
     except StoreUnavailable:
         code, reason = CLOSE_TRY_LATER, "the control plane cannot write now"

@@ -1,6 +1,7 @@
-"""Around every request: its names, its size, the shape of its path, and what becomes of an exception."""
+"""Around every request: its names, its size, the shape of its path, its line in the log, what becomes of exceptions."""
 
 import re
+import time
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
@@ -12,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from enjoin.api.call import RequestIds
 from enjoin.api.envelope import error_response
 from enjoin.api.services import Services
+from enjoin.control.access import Authenticated
+from enjoin.control.metrics import REQUESTS
 from enjoin.errors import InvalidRequest, RequestTooLarge, RunCommandError
 
 log = structlog.get_logger(__name__)
@@ -20,6 +23,9 @@ MAX_DISCARDED_BYTES: Final = 64 * 1024 * 1024  # read and dropped, so that the s
 MAX_URL_BYTES: Final = 16 * 1024
 MAX_HEADERS_BYTES: Final = 64 * 1024
 MAX_ID_CHARACTERS: Final = 128
+MAX_LOGGED_PATH_CHARACTERS: Final = 512
+NO_ROUTE: Final = "none"  # of requests that none of our paths fits
+METHODS: Final = frozenset({"GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS"})
 _SLASHES: Final = re.compile("/{2,}")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -36,7 +42,12 @@ class _Exchange:
     send: Send
     ids: RequestIds
     received_bytes: int = 0
-    started: bool = False
+    status: int = 0  # of the answer, once it has started
+
+    @property
+    def started(self) -> bool:
+        """Whether a part of the answer is out."""
+        return self.status != 0
 
     async def limited(self) -> Message:
         """Receive; raise RequestTooLarge once the body is over the limit. No more than the limit is ever kept."""
@@ -57,7 +68,7 @@ class _Exchange:
     async def named(self, message: Message) -> None:
         """Send, with the request's names in the headers."""
         if message["type"] == "http.response.start":
-            self.started = True
+            self.status = message["status"]
             message = {**message, "headers": [*message.get("headers", ()), *self._names()]}
         await self.send(message)
 
@@ -85,8 +96,15 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        began_s = time.perf_counter()
         exchange = _Exchange(receive=receive, send=send, ids=_ids(scope))
         scope = {**scope, "path": normal_path(scope["path"]), "enjoin.ids": exchange.ids}
+        try:
+            await self._serve(scope, receive, exchange)
+        finally:
+            _record(scope, exchange, time.perf_counter() - began_s)
+
+    async def _serve(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
         try:
             _check_size(scope)
             await self._app(scope, exchange.limited, exchange.named)
@@ -105,6 +123,25 @@ class Front:
                 raise
             text = f"An unexpected error occurred. The server's log tells more under {exchange.ids.request_id}."
             await error_response(Unexpected(text), self._services)(scope, receive, exchange.named)
+
+
+def _record(scope: Scope, exchange: _Exchange, took_s: float) -> None:
+    """Count the request, and write its line: neither the query nor a header is in it, where secrets may be."""
+    method, route = scope["method"], scope.get("enjoin.route", NO_ROUTE)
+    REQUESTS.labels(method if method in METHODS else "other", route, exchange.status or "none").inc()
+    ids, caller = exchange.ids, scope.get("enjoin.caller")
+    log.info(
+        "request",
+        request_id=ids.request_id,
+        correlation_id=ids.correlation_id,
+        client_request_id=ids.client_request_id,
+        principal=str(caller.principal_id) if isinstance(caller, Authenticated) else None,
+        method=method,
+        route=route,
+        path=scope["path"][:MAX_LOGGED_PATH_CHARACTERS],
+        status=exchange.status or None,  # None: the client went before there was an answer
+        duration_ms=round(took_s * 1000, 3),
+    )
 
 
 def normal_path(path: str) -> str:

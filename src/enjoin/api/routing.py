@@ -84,6 +84,7 @@ class Resource(BaseRoute):
     def __init__(self, path: str, endpoints: dict[str, Guarded | OpenHandler]) -> None:
         """Serve `endpoints`, by verb, at `path`."""
         self.path = path
+        self.route = _PARAMETER.sub(r"{\1}", path)  # as it is counted and logged
         self._endpoints = endpoints
         pattern = "".join(
             part if at % 2 else re.escape(part)
@@ -105,6 +106,7 @@ class Resource(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        scope["enjoin.route"] = self.route
         request = Request(scope, receive)
         response = await self._answer(request)
         await response(scope, receive, send)
@@ -152,6 +154,7 @@ async def nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
 async def _guard(request: Request, endpoint: Guarded) -> Response:
     services = services_of(request)
     caller = await services.access.authenticate(request.headers.get("authorization"))
+    request.scope["enjoin.caller"] = caller
     api_version = query_value(request, "api-version")
     if not api_version:
         text = "The api-version query parameter (?api-version=) is required for all requests."

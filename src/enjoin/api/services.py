@@ -10,6 +10,7 @@ from enjoin.control.commands import Commands
 from enjoin.control.directory import Directory
 from enjoin.control.enrolment import Enrolment
 from enjoin.control.groups import Groups
+from enjoin.control.health import Health
 from enjoin.control.identity import Identity
 from enjoin.control.machines import Machines
 from enjoin.control.operations import Operations
@@ -43,3 +44,4 @@ class Services:
     sessions: Sessions
     assignments: Assignments
     reports: Reports
+    health: Health

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from enjoin.agent import log
 from enjoin.agent.channel import Channel, Deleted
 from enjoin.agent.containment import CGROUP, SUBREAPER
 from enjoin.agent.journal import Journal
@@ -23,6 +24,7 @@ EXIT_DELETED: Final = 3
 CONTAINMENT: Final = "ENJOIN_CONTAINMENT"
 _EPILOG: Final = f"""\
 {CONTAINMENT}={SUBREAPER} in the environment holds scripts without cgroups, as on a machine where none can be written.
+{log.LEVEL}={"|".join(log.LEVELS)}: from which level on lines are logged to stderr (info).
 """
 
 
@@ -36,6 +38,9 @@ def main(argv: Sequence[str]) -> int:
         print(f"enjoin: {CONTAINMENT}={containment}: allowed are {CGROUP} and {SUBREAPER}", file=sys.stderr)
         return EXIT_USAGE
     directory = options.state_dir.absolute()  # a shim leaves the working directory
+    if log.wanted_level() not in log.LEVELS:
+        print(f"enjoin: {log.LEVEL}={log.wanted_level()}: allowed are {', '.join(log.LEVELS)}", file=sys.stderr)
+        return EXIT_USAGE
     try:
         state = load(directory)
         _lock = lock(directory)

@@ -25,8 +25,10 @@ from enjoin.control.commands import Commands
 from enjoin.control.directory import Directory
 from enjoin.control.enrolment import Enrolment
 from enjoin.control.groups import Groups
+from enjoin.control.health import Health
 from enjoin.control.identity import Identity
 from enjoin.control.machines import Machines
+from enjoin.control.metrics import MeteredStore
 from enjoin.control.operations import Operations
 from enjoin.control.output import Output
 from enjoin.control.pki import ensure_server_certificate, ensure_token_key, write_durably
@@ -134,7 +136,7 @@ async def _serve(options: Options) -> None:
     listener = _listen(options)
     endpoint = options.public_url or _endpoint(options.host, listener.getsockname()[1])
     clock = SystemClock()
-    store = SQLiteStore(options.data_dir / "enjoin.db", clock=clock)
+    store = MeteredStore(SQLiteStore(options.data_dir / "enjoin.db", clock=clock))
     await store.open()
     try:
         await _run(options, listener, endpoint, clock, store)
@@ -150,7 +152,7 @@ def _listen(options: Options) -> socket.socket:
 
 
 async def _run(
-    options: Options, listener: socket.socket, endpoint: str, clock: SystemClock, store: SQLiteStore
+    options: Options, listener: socket.socket, endpoint: str, clock: SystemClock, store: MeteredStore
 ) -> None:
     installation = await bootstrap(store, clock)
     pki = options.data_dir / "pki"
@@ -212,7 +214,7 @@ def _services(
     endpoint: str,
     installation: Installation,
     clock: SystemClock,
-    store: SQLiteStore,
+    store: MeteredStore,
     tokens: Tokens,
 ) -> tuple[Services, Sessions]:
     stopping = asyncio.Event()
@@ -240,6 +242,7 @@ def _services(
         sessions=sessions,
         assignments=assignments,
         reports=Reports(store, clock, output),
+        health=Health(store, clock, sessions, stopping),
     )
     return services, sessions
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from enjoin.control import metrics
 from enjoin.control.settlement import machine_topic, output_topic
 from enjoin.crashpoints import crash_point
 from enjoin.model.command import TAIL_BYTES, CommandView, RunCommand
@@ -88,6 +89,7 @@ class Output:
                 data = chunk.data[have - chunk.offset : INLINE_BYTES - chunk.offset]
                 await tx.add_output(chunk.execution_id, chunk.stream, have, data)
             await tx.set_received(chunk.execution_id, chunk.stream, end)
+            metrics.received(end - have)
             received[key] = end
         for execution_id in {execution_id for execution_id, _ in received}:
             tx.wake(output_topic(execution_id))

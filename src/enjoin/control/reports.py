@@ -4,12 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
 
 import structlog
 
 from enjoin.clock import Clock
+from enjoin.control import metrics
 from enjoin.control.assignments import REPLACED
 from enjoin.control.cancels import confirm, is_ordered
 from enjoin.control.output import Output, without_gaps
@@ -119,7 +121,7 @@ class Reports:
         at = batch.now - _duration(report.ago_s)
         ran = _duration(report.ran_s) if report.ran_s is not None else None
         try:
-            await move(
+            moved = await move(
                 tx,
                 current,
                 report.event,
@@ -132,6 +134,24 @@ class Reports:
             )
         except IllegalTransition as error:
             log.warning("report_refused", execution=str(report.execution_id), reason=str(error))
+            return
+        metrics.after_commit(partial(_write_line, moved, report))
+
+
+def _write_line(moved: Execution, report: StatusReport) -> None:
+    """Log what a machine reported, under the name of the request that caused it; ends are for every day's log."""
+    write = log.info if moved.is_terminal else log.debug
+    write(
+        "report",
+        correlation_id=moved.correlation_id,
+        execution=str(moved.id),
+        machine=str(moved.machine_id),
+        generation=moved.generation,
+        reported=report.event.value,
+        state=moved.state.value,
+        exit_code=report.exit_code,
+        signal=report.signal,
+    )
 
 
 def _check(message: ToServer) -> None:

@@ -110,6 +110,11 @@ class Sessions:
         """How many machines are connected here."""
         return len(self._live)
 
+    @property
+    def queued(self) -> int:
+        """How many messages wait to be written to connections held here."""
+        return sum(len(session.outbox) for session in self._live.values())
+
     async def verify(self, hello: Hello, *, nonce: bytes, server_name: str) -> None:
         """Raise ChannelError unless `hello` is signed by the machine's key; MachineGone when it was deleted."""
         if not OLDEST_PROTOCOL_VERSION <= hello.protocol_version <= PROTOCOL_VERSION:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
+from enjoin.control import metrics
 from enjoin.model.command import RunCommand
 from enjoin.model.execution import Event, Execution, Outcome, advance
 from enjoin.model.operation import PREEMPTED, SUCCEEDED, Operation, OperationState, Verdict, verdict
@@ -55,6 +56,7 @@ async def move(
     if next_sequence is not None:
         moved = replace(moved, next_sequence=next_sequence)
     await tx.put_execution(moved)
+    metrics.moved(execution, moved)
     tx.wake(output_topic(moved.id))
     command: RunCommand | None = None
     for operation in await tx.open_operations(moved.id):

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from enjoin.arm.ids import MACHINE_TYPES
 from enjoin.clock import Clock
+from enjoin.control import metrics
 from enjoin.control.accepted import Accepted
 from enjoin.control.assignments import Assignments, build_assignment, uninterrupted
 from enjoin.control.lookups import no_command, no_parent, refuse_deleting
@@ -195,6 +196,7 @@ class Writes:
         operation = _operation(put, machine, command, awaits=awaits, execution_id=execution.id, now=now)
         await (tx.add_command(command) if current is None else tx.put_command(command))
         await tx.add_execution(execution)
+        metrics.accepted(execution)
         await tx.add_operation(operation)
         await remember(tx, put.caller, put.trace, operation, now=now)
         view = CommandView(command=command, execution=execution, received_bytes={}, tails={})

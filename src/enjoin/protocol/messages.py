@@ -79,7 +79,7 @@ class Assignment(Struct, frozen=True, kw_only=True, tag="assignment"):
     protected: list[SealedField] = field(default_factory=list)  # after the public ones, in order
     timeout_s: int | None = None  # counted by the machine from the script's start; None is no limit
     supersedes: UUID | None = None  # end that execution before starting this one
-    request_id: str = ""  # of the ARM request that caused it, for the logs of both sides
+    request_id: str = ""  # correlation id of the ARM request that caused it, for the logs of both sides
 
 
 class Question(Struct, frozen=True, kw_only=True, tag="question"):

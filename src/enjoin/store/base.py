@@ -247,6 +247,10 @@ class Transaction(HistoryTransaction, ScaleSetTransaction, Protocol):
         """Replace everything that can change."""
         ...
 
+    async def count_open_executions(self) -> Mapping[str, int]:
+        """Return how many executions are not over, by state; states with none may be missing."""
+        ...
+
     async def find_execution(self, incarnation_id: UUID, generation: int) -> Execution | None:
         """Return one by generation, or None."""
         ...

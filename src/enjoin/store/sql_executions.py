@@ -125,6 +125,17 @@ class ExecutionVerbs(Verbs):
             instant_or_none(execution.output_dropped_at),
         )
 
+    async def count_open_executions(self) -> Mapping[str, int]:
+        """Return how many executions are not over, by state; states with none may be missing."""
+        row = await self._connection.row(
+            """SELECT (SELECT COUNT(*) FROM executions WHERE state = 'Pending'),
+            COALESCE(SUM(CASE state WHEN 'Running' THEN 1 ELSE 0 END), 0),
+            COALESCE(SUM(CASE state WHEN 'Unknown' THEN 1 ELSE 0 END), 0)
+            FROM executions WHERE is_open = 1 AND delivered_at IS NOT NULL"""
+        )
+        assert row is not None
+        return dict(zip(("Pending", "Running", "Unknown"), row, strict=True))
+
     async def find_execution(self, incarnation_id: UUID, generation: int) -> Execution | None:
         """Return one by generation, or None."""
         row = await self._connection.row(

@@ -21,8 +21,10 @@ from enjoin.control.commands import DELIVERY_DEADLINE, Commands
 from enjoin.control.directory import Directory
 from enjoin.control.enrolment import Enrolment
 from enjoin.control.groups import Groups
+from enjoin.control.health import Health
 from enjoin.control.identity import Identity
 from enjoin.control.machines import Machines
+from enjoin.control.metrics import MeteredStore
 from enjoin.control.operations import Operations
 from enjoin.control.output import Output
 from enjoin.control.reports import Reports
@@ -90,7 +92,7 @@ class Plane:
     @classmethod
     async def started(cls, directory: Path, clock: HandClock) -> "Plane":
         """Return one with an administrator signed in."""
-        store = SQLiteStore(directory / "enjoin.db", clock=clock)
+        store = MeteredStore(SQLiteStore(directory / "enjoin.db", clock=clock))
         await store.open()
         installation = await bootstrap(store, clock)
         secret = await administrator_secret(store, installation.administrator, kept=None)
@@ -118,6 +120,7 @@ class Plane:
             sessions=sessions,
             assignments=assignments,
             reports=Reports(store, clock, output),
+            health=Health(store, clock, sessions, stopping),
         )
         plane = cls(services, secret, installation.administrator.client_id, installation.subscription_id)
         plane.token = await plane.sign_in(plane.client_id, secret)

@@ -115,7 +115,8 @@ async def test_a_mistake_of_ours(plane: Plane, monkeypatch: pytest.MonkeyPatch) 
         answer = await plane.ask("GET", "/subscriptions")
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "InternalServerError")
     assert "inner workings" not in answer.text
-    assert [line["request_id"] for line in lines] == [answer.headers["x-ms-request-id"]]
+    assert [line["event"] for line in lines] == ["request_failed", "request"]
+    assert {line["request_id"] for line in lines} == {answer.headers["x-ms-request-id"]}
     assert lines[0]["request_id"] in answer.json()["error"]["message"]
 
 

@@ -246,7 +246,7 @@ async def test_output_removed_while_it_is_read(plane: Plane, tmp_path: Path) -> 
     assert first is not None
     assert len(first) < 200_000
     assert reader.is_unfinished
-    assert [line["event"] for line in lines] == ["answer_cut_short"]
+    assert [line["event"] for line in lines] == ["answer_cut_short", "request"]
 
 
 def remove_files(directory: Path) -> None:

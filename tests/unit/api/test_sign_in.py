@@ -272,7 +272,10 @@ async def test_every_route_is_guarded(plane: Plane) -> None:
         assert plain.status_code == (403 if entry.endpoint.permission else 200), entry
     assert public == {
         "/enjoin/v1/enrol",
+        "/healthz",
         "/metadata/endpoints",
+        "/metrics",
+        "/readyz",
         "/{authority:.+}/.well-known/openid-configuration",
         "/{authority:.+}/discovery/keys",
         "/{authority:.+}/discovery/v2.0/keys",

@@ -40,6 +40,8 @@ WHOLE_ON_PURPOSE: Final[Mapping[str, str]] = {
     "SCAN principals USING INDEX": "all principals, by name, for an operator",
     "SCAN operations USING INDEX operations_group": "a partial index: the deletions of groups that are under way",
     "SCAN output_removals USING": "what is to be removed, in batches",
+    "SCAN executions USING INDEX executions_overdue": "a count of what waits, at most once a second",
+    "SCAN executions USING INDEX executions_delivered": "a count of what is not over, at most once a second",
     "SCAN m USING INDEX machines_connected": "a partial index: it holds exactly those that are asked for",
 }
 # Small enough to be sorted: the rows of one answer.
@@ -106,6 +108,7 @@ TOUR: Final[Sequence[tuple[str, Callable[[Transaction], Awaitable[object]]]]] = 
     ("get_execution", lambda tx: tx.get_execution(EXECUTION.id)),
     ("get_execution_for_update", lambda tx: tx.get_execution_for_update(EXECUTION.id)),
     ("put_execution", lambda tx: tx.put_execution(EXECUTION)),
+    ("count_open_executions", lambda tx: tx.count_open_executions()),
     ("find_execution", lambda tx: tx.find_execution(COMMAND.incarnation_id, 1)),
     ("list_executions", lambda tx: tx.list_executions(COMMAND.incarnation_id)),
     ("undelivered", lambda tx: tx.undelivered(EXECUTION.machine_id, limit=9)),
