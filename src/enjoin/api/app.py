@@ -14,6 +14,7 @@ from enjoin.api import (
     later,
     machines,
     operations,
+    resource_lists,
     run_commands,
     scale_sets,
     sign_in,
@@ -46,6 +47,8 @@ ANY: Final = "/{authority:.+}"
 
 RUN: Final = "{machine_type}/runCommands"
 POLL: Final = "{namespace}/locations/operations/read"
+LOCKS: Final = "providers/Microsoft.Authorization/locks"
+READ_LOCKS: Final = "Microsoft.Authorization/locks/read"
 GROUPS: Final = "Microsoft.Resources/subscriptions/resourceGroups"
 
 SETS: Final = "Microsoft.Compute/virtualMachineScaleSets"
@@ -82,6 +85,13 @@ LINES: Final[tuple[Entry, ...]] = (  # what is asked most comes first
     guarded("PUT", G, groups.put_group, f"{GROUPS}/write"),
     guarded("PATCH", G, groups.patch_group, f"{GROUPS}/write"),
     guarded("DELETE", G, groups.delete_group, f"{GROUPS}/delete"),
+    guarded("GET", f"{S}/resources", resource_lists.list_resources, "Microsoft.Resources/subscriptions/resources/read"),
+    guarded("GET", f"{G}/resources", resource_lists.list_resources, f"{GROUPS}/resources/read"),
+    guarded("GET", f"{S}/{LOCKS}", resource_lists.list_locks, READ_LOCKS),
+    guarded("GET", f"{G}/{LOCKS}", resource_lists.list_locks, READ_LOCKS),
+    guarded("GET", f"{MACHINE}/{LOCKS}", resource_lists.list_locks, READ_LOCKS),
+    guarded("GET", f"{SCALE_SET}/{LOCKS}", resource_lists.list_locks, READ_LOCKS),
+    guarded("GET", f"{COMMAND}/{LOCKS}", resource_lists.list_locks, READ_LOCKS),
     guarded("POST", f"{MACHINE}/runCommand", later.refuse_action, "{machine_type}/runCommand/action"),
     guarded("GET", f"{LOCATION}/runCommands", later.refuse_catalogue, "{namespace}/locations/runCommands/read"),
     guarded(

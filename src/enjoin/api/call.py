@@ -26,6 +26,7 @@ from enjoin.model.operation import Operation
 
 RETRY_AFTER: Final = {"Retry-After": "1"}  # whole and above zero, or clients sleep for 2 to 30 seconds
 _TAG: Final = re.compile(r'(?P<weak>W/)?"(?P<quoted>[^"]*)"|(?P<bare>[^\s,"]+)')
+_REPEATED: Final = ("$expand", "$filter", "$top")  # what the next page is asked for like this one
 _TRUE: Final = frozenset({"true", "1"})
 _FALSE: Final = frozenset({"", "false", "0"})
 
@@ -168,8 +169,7 @@ class Call:
     def next_page(self, mark: str) -> str:
         """Return the URL of the page after the one that ended with `mark`."""
         query = {"api-version": self.api_version}
-        if self.query("$expand"):
-            query["$expand"] = self.query("$expand")
+        query |= {name: self.query(name) for name in _REPEATED if self.query(name)}
         query["$skiptoken"] = base64.urlsafe_b64encode(mark.encode()).decode()
         return f"{self.url(self.path)}?{urlencode(query)}"
 

@@ -7,15 +7,17 @@ from starlette.responses import Response
 from enjoin.api.call import JSON, Call, accepted
 from enjoin.arm.envelope import render_list
 from enjoin.arm.group import parse_group, parse_group_patch, render_group
+from enjoin.arm.resource import parse_filter
 from enjoin.errors import GroupNotFound, SubscriptionNotFound
 from enjoin.model.directory import ResourceGroup
 from enjoin.model.entity_tag import group_tag
 
 
 async def list_groups(call: Call) -> Response:
-    """GET the groups of a subscription."""
+    """GET the groups of a subscription; `$filter` may name a tag."""
+    wanted = parse_filter(call.query("$filter"))
     groups = await call.services.directory.groups(call.params["subscription"])
-    return JSON(render_list([render_group(group) for group in groups], None))
+    return JSON(render_list([render_group(group) for group in groups if wanted.admits_tags(group.tags)], None))
 
 
 async def get_group(call: Call) -> Response:

@@ -16,6 +16,7 @@ from enjoin.control.machines import Machines
 from enjoin.control.operations import Operations
 from enjoin.control.output import Output
 from enjoin.control.reports import Reports
+from enjoin.control.resources import Resources
 from enjoin.control.scale_sets import ScaleSets
 from enjoin.control.sessions import Sessions
 from enjoin.store.base import Store
@@ -35,6 +36,7 @@ class Services:
     identity: Identity
     directory: Directory
     groups: Groups
+    resources: Resources
     commands: Commands
     machines: Machines
     scale_sets: ScaleSets

@@ -26,7 +26,9 @@ PROVIDERS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "locations": _HYBRID,
         "locations/operations": _HYBRID,
     },
+    "Microsoft.Authorization": {"locks": ("2020-05-01", "2016-09-01")},
     "Microsoft.Resources": {
+        "resources": _RESOURCES,
         "subscriptions": _RESOURCES,
         "tenants": _RESOURCES,
         "resourceGroups": _RESOURCES,

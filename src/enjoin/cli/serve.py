@@ -33,6 +33,7 @@ from enjoin.control.operations import Operations
 from enjoin.control.output import Output
 from enjoin.control.pki import ensure_server_certificate, ensure_token_key, write_durably
 from enjoin.control.reports import Reports
+from enjoin.control.resources import Resources
 from enjoin.control.scale_sets import ScaleSets
 from enjoin.control.sessions import Sessions
 from enjoin.control.sweeper import Sweeper
@@ -233,6 +234,7 @@ def _services(
         identity=Identity(store, clock, tokens),
         directory=Directory(store, clock),
         groups=Groups(store, clock, sessions, delivery_deadline=options.delivery_deadline),
+        resources=Resources(store),
         commands=Commands(store, clock, sessions, assignments, output, delivery_deadline=options.delivery_deadline),
         machines=machines,
         scale_sets=ScaleSets(store, machines),

@@ -197,6 +197,9 @@ class Groups:
             return
         if await tx.list_machines(operation.subscription_id, resource_group=group_name, limit=1):
             return
+        while sets := await tx.list_scale_sets(operation.subscription_id, resource_group=group_name, limit=_BATCH):
+            for scale_set in sets:
+                await tx.delete_scale_set(scale_set.subscription_id, scale_set.resource_group, scale_set.name)
         await tx.delete_group(operation.subscription_id, group_name)
         await end_operation(tx, current, SUCCEEDED, now=self._clock.now())
 

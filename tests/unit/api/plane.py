@@ -28,6 +28,7 @@ from enjoin.control.metrics import MeteredStore
 from enjoin.control.operations import Operations
 from enjoin.control.output import Output
 from enjoin.control.reports import Reports
+from enjoin.control.resources import Resources
 from enjoin.control.scale_sets import ScaleSets
 from enjoin.control.sessions import Session, Sessions
 from enjoin.control.tokens import Tokens
@@ -111,6 +112,7 @@ class Plane:
             identity=Identity(store, clock, tokens),
             directory=Directory(store, clock),
             groups=Groups(store, clock, sessions, delivery_deadline=DELIVERY_DEADLINE),
+            resources=Resources(store),
             commands=Commands(store, clock, sessions, assignments, output),
             machines=machines,
             scale_sets=ScaleSets(store, machines),
