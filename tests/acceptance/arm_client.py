@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import httpx
 
-from tests.acceptance.processes import LIMIT_S, Agent, ControlPlane, until
+from tests.acceptance.processes import LIMIT_S, Agent, ControlPlane, NeverCame, until
 
 API_VERSION: Final = "2024-11-01"
 TERMINAL: Final = frozenset({"Succeeded", "Failed", "TimedOut", "Canceled"})
@@ -111,7 +111,11 @@ class Commands:
             seen.update(self.view(name))
             return seen["executionState"] in states
 
-        until(look, f"{name} is {' or '.join(states)}; last seen {seen}")
+        try:
+            until(look, f"{name} is {' or '.join(states)}")
+        except NeverCame as failure:
+            message = f"{failure}; it is {seen}"
+            raise NeverCame(message) from None
         return seen
 
     def ended(self, name: str) -> dict[str, Any]:

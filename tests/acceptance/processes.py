@@ -25,6 +25,7 @@ from typing import Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 from enjoin.agent.bundle import Bundle
+from enjoin.agent.containment import find_base, remove_base
 
 LIMIT_S: Final = 30.0  # for what must come about; a test that meets it has failed
 ENJOIN: Final = (sys.executable, "-m", "enjoin.cli.main")
@@ -335,6 +336,8 @@ class Agent:
             if (holder := bundle.lock_holder()) is not None:
                 with suppress(ProcessLookupError):
                     os.kill(holder, signal.SIGKILL)
+        if (base := find_base(str(self.state_dir))) is not None:
+            remove_base(base)
         assert "Traceback" not in self.logs(), self.logs()
 
 

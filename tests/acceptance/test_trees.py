@@ -23,7 +23,7 @@ from tests.acceptance.test_shim_ends import RESPAWNER, TREES
 TIMEOUT_S: Final = 4  # long enough for all trees to be there and the agent to be killed before
 ENDINGS: Final = ("cancel", "replace", "delete", "timeout")
 LEFT_BEHIND: Final = "nohup setsid bash -c 'echo $$; exec sleep 600' 2>/dev/null & echo $$"
-SCRIPTS: Final = TREES | {"respawner": RESPAWNER}
+SCRIPTS: Final = TREES | {"respawner": RESPAWNER.replace("sleep(0.003)", "sleep(0.02)")}  # several run at once
 
 
 @dataclass(slots=True)
