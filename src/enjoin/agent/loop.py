@@ -1,6 +1,7 @@
 """Reconcile: what was assigned against what is on this disk, towards start, stop and report."""
 
 import asyncio
+import time
 import traceback
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
@@ -9,8 +10,9 @@ from uuid import UUID
 
 from enjoin.agent import log
 from enjoin.agent.bundle import Bundle, Exit, boot_id
+from enjoin.agent.containment import end_marked
 from enjoin.agent.journal import Accepted, Ended, Entry, Journal, Settled
-from enjoin.agent.outbox import Outbox
+from enjoin.agent.outbox import Outbox, now_s
 from enjoin.agent.policy import Policy
 from enjoin.agent.recovery import Interrupted, MayStart, OutcomeUnknown, Readopt, Report, recover
 from enjoin.agent.reporting import Reporter
@@ -207,6 +209,7 @@ class Loop:
         report = self._reporter.progress(run, first)
         if run.cancel is not None:
             script.cancel(run.cancel)
+        run.started_s = now_s()
         watching = asyncio.get_running_loop().call_later(BRIEFLY_S, self._watch, run, report)
         try:
             ended = await script.ended()
@@ -221,7 +224,7 @@ class Loop:
 
     def _watch(self, run: Run, report: StatusReport) -> None:
         """Tell the server that the script runs, and send its output as it grows."""
-        self.outbox.report(report)
+        self.outbox.report(report, happened_s=run.started_s)
         self.outbox.follow(run.execution_id, run.bundle.path)
         self._watcher.watch(run)
 
@@ -229,12 +232,13 @@ class Loop:
         if run.is_watched:
             self._watcher.unwatch(run)
             return
-        self.outbox.report(report)
+        self.outbox.report(report, happened_s=run.started_s)
         self.outbox.follow(run.execution_id, run.bundle.path)
 
     async def _end_with(self, run: Run, record: Exit) -> None:
         event, message = describe_exit(record, run.assignment)
         run.leftovers = record.leftovers
+        run.ended_s = now_s() - max(time.time() - record.wall_s, 0.0)  # an earlier agent may have missed it
         if event is Event.NOT_PREPARED:
             await self._end_unstarted(run, event, message)
             return
@@ -279,7 +283,7 @@ class Loop:
 
     def _conclude(self, run: Run, report: StatusReport) -> None:
         run.conclude(report)
-        self.outbox.report(report)
+        self.outbox.report(report, happened_s=run.ended_s)
 
     async def _recover(self, run: Run, entry: Entry) -> None:
         """Decide what a restart found of one execution, and go on from there."""
@@ -332,8 +336,10 @@ class Loop:
         if run is None and execution_id not in self._journal.entries:
             run = Run(execution_id=execution_id, bundle=self._bundle(execution_id), cancel=reason)
             self._runs[execution_id] = run
-            await self._end_unstarted(run, Event.CANCELED, "Canceled before the machine had it.")
-            return False
+            await self._end_unstarted(run, Event.NEVER_HELD, "Canceled before the machine had it.")
+            # An agent that was installed anew held it perhaps: what runs of it carries its name.
+            was_alive, _ = await asyncio.to_thread(end_marked, str(execution_id), grace_s=GRACE_S)
+            return was_alive
         if run is not None:
             self._ask_to_end(run, reason)
             await run.ended.wait()

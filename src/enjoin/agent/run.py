@@ -43,6 +43,8 @@ class Run:
     is_running: bool = False  # its script was seen to run
     is_watched: bool = False  # its files are looked at while they grow
     watch: int | None = None  # of inotify, for that
+    started_s: float | None = None  # on the clock of outbox.now_s
+    ended_s: float | None = None
     leftovers: bool = False  # the script ended and left processes behind
 
     def conclude(self, report: StatusReport) -> None:

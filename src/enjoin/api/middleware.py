@@ -1,5 +1,6 @@
 """Around every request: its names, its size, the shape of its path, its line in the log, what becomes of exceptions."""
 
+import hashlib
 import re
 import time
 from dataclasses import dataclass
@@ -107,6 +108,7 @@ class Front:
     async def _serve(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
         try:
             _check_size(scope)
+            _check_path(scope)
             await self._app(scope, exchange.limited, exchange.named)
         except ClientDisconnect:
             return
@@ -172,9 +174,18 @@ def _ids(scope: Scope) -> RequestIds:
 
 
 def _id(value: bytes) -> str:
-    """Return an id that a client chose; "" for one that is too long or not plain text."""
+    """Return an id that a client chose; the hash of one that is too long, or not plain text, to be written down."""
     text = value.decode("latin-1").strip()
-    return text if len(text) <= MAX_ID_CHARACTERS and text.isascii() and text.isprintable() else ""
+    if len(text) <= MAX_ID_CHARACTERS and text.isascii() and text.isprintable():
+        return text
+    return f"sha256-{hashlib.sha256(value).hexdigest()}"
+
+
+def _check_path(scope: Scope) -> None:
+    """Refuse an encoded slash: routes are matched on the decoded path, where it would be a separator."""
+    if b"%2f" in (scope.get("raw_path") or b"").lower():
+        text = "The path contains an encoded slash (%2F), which no name here may contain."
+        raise InvalidRequest(text)
 
 
 def _check_size(scope: Scope) -> None:

@@ -80,7 +80,9 @@ class Reports:
             outputs = await self._output.receive(tx, chunks)
             for message in batch.messages:
                 if isinstance(message, CancelDone):
-                    await confirm(tx, session.machine_id, message.execution_id, now=batch.now)
+                    await confirm(
+                        tx, session.machine_id, message.execution_id, now=batch.now, may_remain=message.may_remain
+                    )
             return Ack(reports=reports, outputs=[*outputs, *ignored])
 
         return await self._store.write(work)
@@ -118,16 +120,21 @@ class Reports:
         if report.sequence < current.next_sequence or current.is_terminal:
             return  # a resend: already settled
         batch.session.journal_sequence = max(batch.session.journal_sequence, report.journal_sequence)
-        at = batch.now - _duration(report.ago_s)
+        event, message = report.event, report.message[:MAX_MESSAGE_CHARACTERS]
+        if event is Event.NEVER_HELD and not _is_proven(batch, current, report.journal_sequence):
+            if current.state is ExecutionState.UNKNOWN:
+                return
+            event, message = Event.MACHINE_LOST, REINSTALLED
+        at = max(batch.now - _duration(report.ago_s), current.created_at)  # whatever the machine's clock says
         ran = _duration(report.ran_s) if report.ran_s is not None else None
         try:
             moved = await move(
                 tx,
                 current,
-                report.event,
+                event,
                 at=at,
                 now=batch.now,
-                message=report.message[:MAX_MESSAGE_CHARACTERS],
+                message=message,
                 started_at=at - ran if ran is not None else None,
                 outcome=_outcome(current, report),
                 next_sequence=report.sequence + 1,
@@ -136,6 +143,15 @@ class Reports:
             log.warning("report_refused", execution=str(report.execution_id), reason=str(error))
             return
         metrics.after_commit(partial(_write_line, moved, report))
+
+
+def _is_proven(batch: _Batch, execution: Execution, journal_sequence: int) -> bool:
+    """Whether a machine that says it never had an execution has the memory that would know."""
+    return (
+        not execution.was_started
+        and execution.delivered_epoch == batch.session.state_epoch
+        and journal_sequence >= execution.delivered_sequence
+    )
 
 
 def _write_line(moved: Execution, report: StatusReport) -> None:
@@ -198,13 +214,8 @@ async def _not_held(tx: Transaction, batch: _Batch, message: NotHeld) -> None:
         return
     if execution.state is ExecutionState.UNKNOWN:
         return  # nothing new
-    is_proof = (
-        execution.state is ExecutionState.PENDING
-        and execution.delivered_epoch == batch.session.state_epoch
-        and message.journal_sequence >= execution.delivered_sequence
-    )
     now = batch.now
-    if not is_proof:  # it was running, so the machine must have held it: its memory was lost
+    if not _is_proven(batch, execution, message.journal_sequence):  # its memory was lost
         await move(tx, execution, Event.MACHINE_LOST, at=now, now=now, message=REINSTALLED)
         return
     command = await tx.get_command(execution.incarnation_id)

@@ -1,5 +1,6 @@
 """What is around every request: names, limits, envelopes, and what a mistake of ours looks like."""
 
+import hashlib
 from typing import Any
 from urllib.parse import quote
 
@@ -27,13 +28,32 @@ async def test_every_answer_names_the_request(plane: Plane) -> None:
     assert plain.headers["Content-Type"] == "application/json; charset=utf-8"
 
 
-@pytest.mark.parametrize("value", ["x" * 129, "a\x7fb", ""])
+@pytest.mark.parametrize("value", ["x" * 129, "a\x7fb"])
 async def test_ids_that_are_not_taken(plane: Plane, value: str) -> None:
     """
-    An id that is long or no plain text is not echoed.
+    An id that is long or no plain text is not echoed, but neither is it forgotten: its hash stands for it.
     """
     answer = await plane.ask("GET", "/subscriptions", headers={"x-ms-correlation-request-id": value})
-    assert answer.headers["x-ms-correlation-request-id"] == answer.headers["x-ms-request-id"]
+    assert answer.headers["x-ms-correlation-request-id"] == f"sha256-{hashlib.sha256(value.encode()).hexdigest()}"
+
+
+async def test_a_long_client_request_id_is_an_id_too(plane: Plane) -> None:
+    """
+    A repeated PUT whose client request id is longer than what we write down starts nothing.
+    """
+    await plane.machine()
+    long_id = {"x-ms-client-request-id": "z" * 200}
+    first, second = await plane.put("c1", **long_id), await plane.put("c1", **long_id)
+    assert first.headers["Azure-AsyncOperation"] == second.headers["Azure-AsyncOperation"]
+
+
+async def test_an_encoded_slash_is_no_separator(plane: Plane) -> None:
+    """
+    `x%2Fcancel` is refused: it must not cancel `x`.
+    """
+    await plane.machine()
+    answer = await plane.ask("POST", f"{plane.path('x')}%2Fcancel")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidRequestContent")
 
 
 async def test_body_at_the_limit(plane: Plane) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from datetime import timedelta
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -9,6 +10,7 @@ import pytest
 
 from enjoin.errors import ChannelError
 from enjoin.model.execution import Event, ExecutionState
+from enjoin.model.machine import LEASE
 from enjoin.model.operation import OperationState
 from enjoin.protocol.messages import Ack, Heartbeat, NotHeld, OutputChunk, StatusReport, ToServer
 from enjoin.testing import Cluster, FakeAgent
@@ -82,6 +84,23 @@ async def test_after_the_end(cluster: Cluster, late: Event) -> None:
     assert before.state is ExecutionState.FAILED
 
 
+async def test_resend_after_the_lease(cluster: Cluster) -> None:
+    """
+    A report from before the silence says nothing about now: Unknown stays until the machine says something new.
+    """
+    agent, execution_id = await pending(cluster)
+    started = report(execution_id, 10, Event.STARTED)
+    await apply(cluster, agent, started)
+    await cluster.disconnect(agent)
+    await cluster.sweep(LEASE)
+    agent.journal_sequence = started.journal_sequence
+    await cluster.connect(agent)
+    await apply(cluster, agent, started)
+    assert (await cluster.show("m1/c1")).execution.state is ExecutionState.UNKNOWN
+    await apply(cluster, agent, report(execution_id, 11, Event.READOPTED))
+    assert (await cluster.show("m1/c1")).execution.state is ExecutionState.RUNNING
+
+
 async def test_event_that_does_not_apply(cluster: Cluster) -> None:
     """
     An event that the state does not know is acknowledged, so that it is not repeated for ever, and changes nothing.
@@ -134,6 +153,7 @@ async def test_clock_of_the_machine(cluster: Cluster, ago_s: float) -> None:
     Durations of the machine date what happened; nonsense does no harm.
     """
     agent, execution_id = await pending(cluster)
+    cluster.clock.advance(timedelta(seconds=10))
     started = StatusReport(
         execution_id=execution_id, sequence=1, journal_sequence=5, event=Event.EXITED_ZERO, ago_s=ago_s, ran_s=1.0
     )
