@@ -6,6 +6,7 @@ Everything is a real process, killed with SIGKILL or SIGTERM, or a real connecti
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,18 @@ import pytest
 
 from tests.acceptance.arm_client import ARMClient, Commands
 from tests.acceptance.faults import Proxy
-from tests.acceptance.processes import Agent, ControlPlane, Fleet, Process, environment, processes_of, until
-from tests.acceptance.witness import PRINTED, Witness
+from tests.acceptance.processes import (
+    ENJOIN,
+    LIMIT_S,
+    Agent,
+    ControlPlane,
+    Fleet,
+    Process,
+    environment,
+    processes_of,
+    until,
+)
+from tests.acceptance.witness import COMPLAINED, PRINTED, PRINTED_FIRST, Witness
 
 CUT_S = 10.0
 
@@ -140,15 +151,21 @@ def test_client_follows_across_a_kill(
         witness.put()
         witness.wait_running()
     filled = [word.format(machine=victim.name, file=script, name=witness.name) for word in words]
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(server.enjoin, *filled)
-        until(lambda: witness.starts, "the script is started")
-        server.restart()
-        witness.go()
-        done = following.result()
-    assert done.stdout == PRINTED
-    assert done.returncode == (7 if words[0] == "run" else 0)
-    assert done.stderr == b"half way\nat the end\n"
+    out, err = tmp_path / "out", tmp_path / "err"
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        client = subprocess.Popen(
+            [*ENJOIN, *filled],
+            env=environment(server.environment),
+            stdout=stdout,
+            stderr=stderr,
+            stdin=subprocess.DEVNULL,
+        )
+    until(lambda: out.read_bytes() == PRINTED_FIRST, "the client shows what was printed so far")
+    server.restart()
+    witness.go()
+    assert client.wait(LIMIT_S) == (7 if words[0] == "run" else 0)
+    assert out.read_bytes() == PRINTED
+    assert err.read_bytes() == COMPLAINED
     assert witness.starts == 1
 
 

@@ -7,6 +7,7 @@ from tests.acceptance.arm_client import TERMINAL, Commands
 from tests.acceptance.processes import until
 
 PRINTED: Final = b"".join(b"%d\n" % number for number in range(1, 20_001))  # more than fits into the database
+PRINTED_FIRST: Final = PRINTED[: PRINTED.index(b"10001\n")]  # before it waits to be let go
 COMPLAINED: Final = b"half way\nat the end\n"
 
 
