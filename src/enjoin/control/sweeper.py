@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -40,23 +41,36 @@ class Sweeper:
         self._clock = clock
         self._sessions = sessions
         self._groups = groups
+        self._parts = (
+            self._end_silent,
+            partial(store.write, self._overdue),
+            partial(store.write, self._leases),
+            partial(store.write, self._deletions),
+            groups.advance,
+            self._forget,
+        )
 
     async def run(self) -> None:
-        """Sweep for ever; a database that cannot be written is tried again."""
+        """Sweep for ever. What fails is tried again, and keeps nothing else from being done."""
         while True:
             await self._clock.sleep(PERIOD_S)
-            try:
-                await self.sweep()
-            except StoreUnavailable as error:
-                log.warning("sweep_postponed", reason=str(error))
+            for part in self._parts:
+                try:
+                    await part()
+                except StoreUnavailable as error:
+                    log.warning("sweep_postponed", reason=str(error))
+                except Exception:  # a mistake of ours must not let every deadline pass unseen
+                    log.exception("sweep_failed")
 
     async def sweep(self) -> None:
         """Do all that is due now."""
+        for part in self._parts:
+            await part()
+
+    async def _end_silent(self) -> None:
         self._sessions.end_silent()
-        await self._store.write(self._overdue)
-        await self._store.write(self._leases)
-        await self._store.write(self._deletions)
-        await self._groups.advance()
+
+    async def _forget(self) -> None:
         now = self._clock.now()
         await self._store.write(lambda tx: tx.forget_requests(before=now - KEEP_REQUESTS, limit=BATCH))
         await self._store.write(lambda tx: tx.forget_operations(before=now - KEEP_OPERATIONS, limit=BATCH))
