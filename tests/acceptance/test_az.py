@@ -128,7 +128,7 @@ def test_virtual_machines(az: Az, server: ControlPlane, vm: Agent) -> None:
 
 def test_resource_groups(az: Az) -> None:
     """
-    Groups are created, listed, shown and found; an empty one is deleted, and one with machines in it is not.
+    Groups are created, listed, shown, found, updated and deleted.
     """
     made = az.json("group", "create", "-n", "Second", "-l", "local", "--tags", "a=b")
     assert (made["name"], made["tags"], made["properties"]) == (
@@ -139,12 +139,11 @@ def test_resource_groups(az: Az) -> None:
     assert {"enjoin", "Second"} <= {group["name"] for group in az.json("group", "list")}
     assert az.json("group", "show", "-n", "second") == made
     assert az.json("group", "exists", "-n", "second") is True
+    assert az.json("group", "update", "-n", "second", "--set", "tags.c=d")["tags"] == {"a": "b", "c": "d"}
+    assert az.json("group", "list", "--tag", "c=d")[0]["name"] == "Second"
     assert az.ok("group", "delete", "-n", "second", "--yes") == ""
+    assert az.ok("group", "wait", "-n", "second", "--deleted") == ""
     assert az.json("group", "exists", "-n", "second") is False
-    refused = az("group", "delete", "-n", "enjoin", "--yes")
-    assert refused.returncode == 1
-    assert "(Conflict)" in refused.stderr
-    assert "delete the machines first" in refused.stderr
 
 
 def test_no_wait(az: Az, gate: Path) -> None:
@@ -263,6 +262,44 @@ def test_failed_operation(az: Az, vm: Agent, tmp_path: Path) -> None:
     assert re.search(r"^ERROR: \(\w+\) .*exit code 4", done.stderr, re.MULTILINE), done.stderr
     found = shown(az, "treated")
     assert (found["provisioningState"], found["instanceView"]["output"]) == ("Failed", "worse\n")
+
+
+def test_update(az: Az, tmp_path: Path) -> None:
+    """
+    An update is a GET and a PUT of the whole: what it does not name stays, the secrets too, and it runs again (F20).
+    """
+    seen = tmp_path / "seen"
+    script = f'echo "$public $secret" >> {seen}'
+    secret = ("--parameters", "public=1", "--protected-parameters", "secret=hunter2", "--timeout-in-seconds", "60")
+    create(az, "updated", script, *secret)
+    done = az.json(*RUN_COMMAND, "update", *ON_VM, "--name", "updated", "--parameters", "public=2")
+    assert (done["provisioningState"], done["source"]["script"], done["timeoutInSeconds"]) == ("Succeeded", script, 60)
+    assert seen.read_text().splitlines() == ["1 hunter2", "2 hunter2"]
+    az.json(*RUN_COMMAND, "update", *ON_VM, "--name", "updated", "--script", f"echo other $secret >> {seen}")
+    assert seen.read_text().splitlines()[2:] == ["other hunter2"]
+    tagged = az.json("resource", "tag", "--ids", done["id"], "--tags", "a=b")
+    assert tagged["tags"] == {"a": "b"}
+
+
+def test_resources(az: Az, vm: Agent) -> None:
+    """
+    `az resource` finds machines and run commands by id, type, name and tag; there are no locks.
+    """
+    create(az, "tagged", "true", "--tags", "owner=me")
+    command_id = f"{vm.resource_id}/runCommands/tagged"
+    kind = "Microsoft.Compute/virtualMachines/runCommands"
+    assert command_id in [found["id"] for found in az.json("resource", "list")]
+    assert command_id in [found["id"] for found in az.json("resource", "list", "-g", "enjoin")]
+    assert command_id in [found["id"] for found in az.json("resource", "list", "--resource-type", kind)]
+    assert [found["id"] for found in az.json("resource", "list", "--name", "vm1")] == [vm.resource_id]
+    assert [found["id"] for found in az.json("resource", "list", "--tag", "owner=me")] == [command_id]
+    assert az.json("resource", "show", "--ids", command_id)["name"] == "tagged"
+    words = ("--parent", "virtualMachines/vm1", "--namespace", "Microsoft.Compute", "--resource-type", "runCommands")
+    assert az.json("resource", "show", "-g", "enjoin", "-n", "tagged", *words)["id"] == command_id
+    assert az.json("lock", "list") == az.json("lock", "list", "-g", "enjoin") == []
+    assert "Microsoft.Compute" in [found["namespace"] for found in az.json("provider", "list")]
+    types = az.json("provider", "show", "-n", "Microsoft.Compute", "--query", "resourceTypes[].resourceType")
+    assert {"virtualMachines", "virtualMachines/runCommands"} <= set(types)
 
 
 def test_list_and_delete(az: Az) -> None:
