@@ -25,7 +25,15 @@ from typing import Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 from enjoin.agent.bundle import Bundle
-from enjoin.agent.containment import find_base, remove_base
+from enjoin.agent.containment import (
+    cgroup_processes,
+    cgroups_below,
+    descendants,
+    find_base,
+    kill_cgroup,
+    kill_each,
+    remove_base,
+)
 
 LIMIT_S: Final = 30.0  # for what must come about; a test that meets it has failed
 ENJOIN: Final = (sys.executable, "-m", "enjoin.cli.main")
@@ -327,16 +335,16 @@ class Agent:
         """Leave nothing running, no agent, no script, no shim, and see that it never broke."""
         if self.process is not None:
             self.process.kill()
-        bundles = self.bundles
-        for bundle in bundles:
-            kill_scripts(bundle.execution_id)
-        for bundle in bundles:
-            with suppress(NeverCame):
-                until(lambda: bundle.lock_holder() is None, "the shim ends", limit_s=5.0)  # noqa: B023 - called now
-            if (holder := bundle.lock_holder()) is not None:
+        for bundle in self.bundles:
+            if (shim := bundle.lock_holder()) is not None:  # first what is below it: its children would leave our sight
+                kill_below(shim)
                 with suppress(ProcessLookupError):
-                    os.kill(holder, signal.SIGKILL)
+                    os.kill(shim, signal.SIGKILL)
+            kill_scripts(bundle.execution_id)
         if (base := find_base(str(self.state_dir))) is not None:
+            for cgroup in cgroups_below(base):
+                kill_cgroup(cgroup)
+            until(lambda: not any(map(cgroup_processes, cgroups_below(base))), "its cgroups are empty")
             remove_base(base)
         assert "Traceback" not in self.logs(), self.logs()
 
@@ -399,6 +407,13 @@ class Fleet:
     ) -> Agent:
         """Join a machine and start its agent; return when it is connected."""
         return self.new_agent(server, name, kind=kind, env=env, endpoint=endpoint).start()
+
+
+def kill_below(ancestor: int) -> None:
+    """SIGKILL the descendants of a subreaper until there is none."""
+    end_s = time.monotonic() + LIMIT_S
+    while descendants(ancestor) and time.monotonic() < end_s:
+        kill_each(lambda: descendants(ancestor))
 
 
 def processes_of(execution_id: str) -> list[int]:

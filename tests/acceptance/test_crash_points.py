@@ -128,6 +128,7 @@ def test_agent_dies_recording_the_end(
     assert machine.process.wait() == KILLED
     machine.start()
     witness.assert_whole()
+    until(lambda: not machine.bundles, "nothing of it is kept on the machine")
 
 
 @pytest.mark.parametrize("point", AGENT_STARTING)
