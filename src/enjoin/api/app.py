@@ -77,6 +77,7 @@ LINES: Final[tuple[Entry, ...]] = (  # what is asked most comes first
     guarded("PUT", SCALE_SET, scale_sets.change_scale_set, f"{SETS}/write"),
     guarded("PATCH", SCALE_SET, scale_sets.change_scale_set, f"{SETS}/write"),
     guarded("DELETE", SCALE_SET, scale_sets.delete_scale_set, f"{SETS}/delete"),
+    guarded("POST", f"{SCALE_SET}/delete", scale_sets.delete_instances, f"{SETS}/delete/action"),
     guarded("GET", f"{SCALE_SET}/instanceView", scale_sets.get_instance_view, f"{SETS}/instanceView/read"),
     guarded("GET", f"{SCALE_SET}/virtualMachines", scale_sets.list_instances, f"{SETS}/virtualMachines/read"),
     guarded("GET", f"{S}/resourceGroups", groups.list_groups, f"{GROUPS}/read"),

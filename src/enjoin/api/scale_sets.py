@@ -8,9 +8,15 @@ from enjoin.api.call import JSON, Call, accepted
 from enjoin.arm.envelope import render_list
 from enjoin.arm.ids import scale_set_id_path
 from enjoin.arm.machine import render_machine
-from enjoin.arm.scale_set import address_of_set, render_scale_set, render_scale_set_instance_view
+from enjoin.arm.scale_set import (
+    address_of_set,
+    parse_instance_ids,
+    render_scale_set,
+    render_scale_set_instance_view,
+)
 from enjoin.arm.tracked import parse_tags_change
 from enjoin.errors import InvalidField, NotFound, NotSupportedYet
+from enjoin.model.scale_set import ScaleSet
 
 PAGE: Final = 250
 _MAX_NUMBER_DIGITS: Final = 9
@@ -69,7 +75,18 @@ async def delete_scale_set(call: Call) -> Response:
         await call.services.scale_sets.delete(call.scale_set)
     except NotFound:
         return Response(status_code=204)
-    scale_set = view.scale_set
+    return await _deleted(call, view.scale_set)
+
+
+async def delete_instances(call: Call) -> Response:
+    """POST .../virtualMachineScaleSets/{scale_set}/delete: those in instanceIds. 202 and an operation."""
+    numbers = parse_instance_ids(await call.json())
+    view = await call.services.scale_sets.get(call.scale_set)
+    await call.services.scale_sets.delete_instances(call.scale_set, numbers)
+    return await _deleted(call, view.scale_set)
+
+
+async def _deleted(call: Call, scale_set: ScaleSet) -> Response:
     operation = await call.services.directory.record_deletion(
         call.caller,
         subscription_id=scale_set.subscription_id,

@@ -7,10 +7,10 @@ from typing import Final
 from enjoin.arm.ids import SCALE_SET_TYPE
 from enjoin.arm.machine import address_of
 from enjoin.arm.tracked import TagsChange
-from enjoin.control.machines import Machines
+from enjoin.control.machines import Machines, find_machine
 from enjoin.errors import NotFound
-from enjoin.model.address import ScaleSetAddress
-from enjoin.model.machine import Machine
+from enjoin.model.address import MachineAddress, ScaleSetAddress
+from enjoin.model.machine import Instance, Machine, MachineKind
 from enjoin.model.scale_set import ScaleSet, ScaleSetView
 from enjoin.store.base import Store, Transaction
 
@@ -68,6 +68,21 @@ class ScaleSets:
 
         return await self._store.write(work)
 
+    async def delete_instances(self, address: ScaleSetAddress, numbers: Sequence[int] | None) -> None:
+        """Remove instances, None for all; raise NotFound, before any is removed, when one is not there."""
+
+        async def look(tx: Transaction) -> Sequence[MachineAddress]:
+            found = await _find(tx, address)
+            return [address_of(await find_machine(tx, _instance_address(found, number))) for number in numbers or ()]
+
+        if numbers is not None:
+            for instance in await self._store.read(look):
+                await self._machines.delete(instance)
+            return
+        while instances := await self.instances(address, limit=_BATCH):
+            for machine in instances:
+                await self._machines.delete(address_of(machine))
+
     async def delete(self, address: ScaleSetAddress) -> None:
         """Remove a set and its machines, whose agents are told to end what runs; raise NotFound."""
 
@@ -83,9 +98,7 @@ class ScaleSets:
 
         is_gone = False
         while not is_gone:
-            while instances := await self.instances(address, limit=_BATCH):
-                for machine in instances:
-                    await self._machines.delete(address_of(machine))
+            await self.delete_instances(address, None)
             is_gone = await self._store.write(finish)
 
 
@@ -103,3 +116,12 @@ async def _find(tx: Transaction, address: ScaleSetAddress) -> ScaleSet:
 async def _view(tx: Transaction, scale_set: ScaleSet) -> ScaleSetView:
     instances, connected = await tx.count_instances(scale_set.subscription_id, scale_set.resource_group, scale_set.name)
     return ScaleSetView(scale_set=scale_set, instances=instances, connected=connected)
+
+
+def _instance_address(scale_set: ScaleSet, number: int) -> MachineAddress:
+    return MachineAddress(
+        subscription_id=scale_set.subscription_id,
+        resource_group=scale_set.resource_group,
+        kind=MachineKind.SCALE_SET_INSTANCE,
+        name=Instance(scale_set=scale_set.name, number=number).name,
+    )
