@@ -20,6 +20,7 @@ RunCommandError                      500 InternalServerError (never raised as su
 |   +-- GroupBeingDeleted            409 ResourceGroupBeingDeleted
 +-- Expired                          410 OutputExpired
 +-- PreconditionFailed               412 PreconditionFailed
++-- RangeNotSatisfiable              416 InvalidRange
 +-- EnrolmentRefused                 403 EnrolmentRefused
 +-- ChannelError                     400 ChannelProtocolError
 +-- StoreUnavailable                 503 ServiceUnavailable
@@ -160,6 +161,13 @@ class PreconditionFailed(RunCommandError):
 
     code = "PreconditionFailed"
     status = 412
+
+
+class RangeNotSatisfiable(RunCommandError):
+    """The bytes that a Range asks for are not there, or not there yet."""
+
+    code = "InvalidRange"
+    status = 416
 
 
 class EnrolmentRefused(RunCommandError):

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -11,13 +11,14 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from enjoin.api.call import JSON, Call, accepted
-from enjoin.arm.envelope import Body, render_list
-from enjoin.arm.execution import render_execution
+from enjoin.arm.byte_range import read_range
+from enjoin.arm.envelope import Body, render_list, time_text
+from enjoin.arm.execution import render_execution, render_retention
 from enjoin.arm.properties import read_json
 from enjoin.arm.run_command import parse_patch, parse_run_command, render_run_command
 from enjoin.control.accepted import Accepted
 from enjoin.control.output import Output
-from enjoin.errors import InvalidField, NotFound
+from enjoin.errors import Expired, InvalidField, NotFound
 from enjoin.model.address import CommandAddress
 from enjoin.model.command import CommandRequest, CommandView, RunCommand
 from enjoin.model.entity_tag import command_tag
@@ -101,7 +102,8 @@ async def list_executions(call: Call) -> Response:
     shown = executions[:PAGE]
     next_link = call.next_page(str(shown[-1].generation)) if len(executions) > PAGE else None
     values = [render_execution(execution, await _address(call, execution)) for execution in shown]
-    return JSON(render_list(values, next_link))
+    retention = render_retention(call.services.history.retention)
+    return JSON({**render_list(values, next_link), "retention": retention})
 
 
 async def get_execution(call: Call) -> Response:
@@ -113,8 +115,9 @@ async def get_execution(call: Call) -> Response:
 async def get_output(call: Call) -> Response:
     """GET .../executions/{generation}/output?stream=stdout|stderr&offset=&follow=: the bytes as the script wrote them.
 
-    With follow=true the answer goes on until the stream is complete, or the server stops: a client that sees the end
-    while the execution is not over asks again from where it is.
+    A Range is served as RFC 9110 says, unless the stream is followed. With follow=true the answer goes on until the
+    stream is complete, or the server stops: a client that sees the end while the execution is not over asks again from
+    where it is.
     """
     stream = call.query("stream").lower() or "stdout"
     if stream not in STREAMS:
@@ -123,12 +126,28 @@ async def get_output(call: Call) -> Response:
     offset, follow = call.number("offset", default=0), call.flag("follow")
     execution = await _execution(call)
     output = call.services.output
+    if execution.output_dropped_at is not None:
+        text = (
+            f"The output of generation {execution.generation} was removed on "
+            f"{time_text(execution.output_dropped_at)} to keep within the bounds of history."
+        )
+        raise Expired(text)
     if follow:
         chunks = output.follow(execution.id, stream, offset=offset)
         return Followed(chunks, call.services.stopping)
-    size_bytes = max(await output.size(execution, stream) - offset, 0)
+    total_bytes = await output.size(execution, stream)
+    wanted = read_range(call.request.headers.get("range"), total_bytes)
+    headers = {"Accept-Ranges": "bytes"}
+    if wanted is None:
+        size_bytes = max(total_bytes - offset, 0)
+    else:
+        offset, size_bytes = wanted
+        headers["Content-Range"] = f"bytes {offset}-{offset + size_bytes - 1}/{total_bytes}"
     pieces = _pieces(output, execution, stream, offset=offset, size_bytes=size_bytes)
-    return Followed(pieces, call.services.stopping, size_bytes=size_bytes)
+    status_code = 200 if wanted is None else 206
+    return Followed(
+        pieces, call.services.stopping, size_bytes=size_bytes, status_code=status_code, more_headers=headers
+    )
 
 
 async def _pieces(
@@ -146,10 +165,20 @@ async def _pieces(
 class Followed(Response):
     """Bytes as they come, until they end, the client goes, or the server stops."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], stopping: asyncio.Event, *, size_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        chunks: AsyncIterator[bytes],
+        stopping: asyncio.Event,
+        *,
+        size_bytes: int | None = None,
+        status_code: int = 200,
+        more_headers: Mapping[str, str] | None = None,
+    ) -> None:
         """Send `chunks`; `size_bytes` is their size when it is known."""
-        headers = {} if size_bytes is None else {"Content-Length": str(size_bytes)}
-        super().__init__(headers=headers, media_type="application/octet-stream")
+        headers = dict(more_headers or {})
+        if size_bytes is not None:
+            headers["Content-Length"] = str(size_bytes)
+        super().__init__(status_code=status_code, headers=headers, media_type="application/octet-stream")
         if size_bytes is None:
             del self.headers["content-length"]
         self._chunks = chunks

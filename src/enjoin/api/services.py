@@ -11,6 +11,7 @@ from enjoin.control.directory import Directory
 from enjoin.control.enrolment import Enrolment
 from enjoin.control.groups import Groups
 from enjoin.control.health import Health
+from enjoin.control.history import History
 from enjoin.control.identity import Identity
 from enjoin.control.machines import Machines
 from enjoin.control.operations import Operations
@@ -42,6 +43,7 @@ class Services:
     scale_sets: ScaleSets
     operations: Operations
     output: Output
+    history: History
     enrolment: Enrolment
     sessions: Sessions
     assignments: Assignments

@@ -1,6 +1,7 @@
 """An execution as clients see it: its state, its exit code, the readable end of each stream."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from enjoin.arm.envelope import Body, time_text
@@ -8,6 +9,7 @@ from enjoin.arm.ids import COMMAND_TYPES, command_id_path
 from enjoin.model.address import CommandAddress
 from enjoin.model.command import TAIL_BYTES, CommandView
 from enjoin.model.execution import Execution
+from enjoin.model.retention import Retention
 
 NEVER_RAN: Final = -1
 _CONTINUATION: Final = range(0x80, 0xC0)
@@ -83,9 +85,18 @@ def render_times(execution: Execution) -> Body:
     return times
 
 
+def render_retention(retention: Retention) -> Body:
+    """Return how far back executions and their output are kept."""
+    return {
+        "days": retention.age / timedelta(days=1),
+        "executions": retention.executions,
+        "outputBytes": retention.output_bytes,
+    }
+
+
 def render_execution(execution: Execution, address: CommandAddress) -> Body:
     """Return one execution of a run command, current or past."""
-    outcome = execution.outcome
+    outcome, dropped_at = execution.outcome, execution.output_dropped_at
     return {
         "id": f"{command_id_path(address)}/executions/{execution.generation}",
         "name": str(execution.generation),
@@ -105,5 +116,6 @@ def render_execution(execution: Execution, address: CommandAddress) -> Body:
             "principalId": str(execution.principal_id),
             "correlationId": execution.correlation_id,
             "clientRequestId": execution.client_request_id,
+            **({} if dropped_at is None else {"outputDroppedTime": time_text(dropped_at)}),
         },
     }

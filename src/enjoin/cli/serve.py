@@ -26,6 +26,7 @@ from enjoin.control.directory import Directory
 from enjoin.control.enrolment import Enrolment
 from enjoin.control.groups import Groups
 from enjoin.control.health import Health
+from enjoin.control.history import History
 from enjoin.control.identity import Identity
 from enjoin.control.machines import Machines
 from enjoin.control.metrics import MeteredStore
@@ -40,6 +41,7 @@ from enjoin.control.sweeper import Sweeper
 from enjoin.control.tokens import Tokens
 from enjoin.errors import RunCommandError, StoreUnavailable
 from enjoin.model.machine import HEARTBEAT
+from enjoin.model.retention import DAYS, EXECUTIONS, OUTPUT_BYTES, Retention
 from enjoin.store.sqlite import SQLiteStore
 
 RENEW_EVERY_S: Final = 24 * 3600.0
@@ -58,6 +60,7 @@ class Options:
     tls_key: Path | None
     delivery_deadline: timedelta
     min_agent_version: str | None
+    retention: Retention
 
 
 @click.command("serve", short_help="Run the control plane.")
@@ -76,6 +79,30 @@ class Options:
     show_default=True,
     metavar="S",
     help="Seconds that a command waits for a machine that is away.",
+)
+@click.option(
+    "--keep-days",
+    type=click.FloatRange(min=0, min_open=True, max=36500),
+    default=float(DAYS),
+    show_default=True,
+    metavar="D",
+    help="Days after its end for which an execution is kept; the newest of each run command always is.",
+)
+@click.option(
+    "--keep-executions",
+    type=click.IntRange(min=1),
+    default=EXECUTIONS,
+    show_default=True,
+    metavar="N",
+    help="Executions kept of each run command.",
+)
+@click.option(
+    "--keep-output-bytes",
+    type=click.IntRange(min=0),
+    default=OUTPUT_BYTES,
+    show_default=True,
+    metavar="B",
+    help="Bytes of output kept of all executions together; of past ones the oldest goes first.",
 )
 @click.option("--min-agent-version", metavar="V", help="Refuse older agents.")
 def serve(**given: Any) -> None:  # noqa: ANN401 - click's own words, checked below
@@ -114,6 +141,11 @@ def _options(given: dict[str, Any]) -> Options:
         tls_key=given["tls_key"],
         delivery_deadline=timedelta(seconds=given["delivery_deadline"]),
         min_agent_version=given["min_agent_version"],
+        retention=Retention(
+            age=timedelta(days=given["keep_days"]),
+            executions=given["keep_executions"],
+            output_bytes=given["keep_output_bytes"],
+        ),
     )
 
 
@@ -203,7 +235,7 @@ async def _run(
         stopping=services.stopping,
         when_ready=ready,
         for_ever={
-            "sweeper": Sweeper(store, clock, sessions, services.groups).run(),
+            "sweeper": Sweeper(store, clock, sessions, services.groups, services.history).run(),
             "certificate": renew_certificate(),
         },
     )
@@ -240,6 +272,7 @@ def _services(
         scale_sets=ScaleSets(store, machines),
         operations=Operations(store, clock, stopping),
         output=output,
+        history=History(store, clock, output, options.retention),
         enrolment=Enrolment(store, clock, sessions, server_name=f"enjoin:{installation.tenant_id}"),
         sessions=sessions,
         assignments=assignments,

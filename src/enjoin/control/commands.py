@@ -17,7 +17,7 @@ from enjoin.control.output import Output
 from enjoin.control.sessions import Sessions
 from enjoin.control.settlement import finish_deletion, preempt
 from enjoin.control.writes import Merge, Writes
-from enjoin.errors import NotFound
+from enjoin.errors import Expired, NotFound
 from enjoin.model.address import Caller, CommandAddress, MachineAddress, Trace
 from enjoin.model.command import CommandRequest, CommandView, RunCommand
 from enjoin.model.entity_tag import NO_PRECONDITION, Precondition, command_tag
@@ -108,11 +108,17 @@ class Commands:
         return await self._store.read(work)
 
     async def execution(self, address: CommandAddress, generation: int) -> Execution:
-        """Return one execution; raise NotFound."""
+        """Return one execution; raise NotFound, or Expired when retention removed it."""
 
         async def work(tx: Transaction) -> Execution:
             command = await find_command(tx, address)
             execution = await tx.find_execution(command.incarnation_id, generation)
+            if execution is None and 1 <= generation < command.generation:
+                text = (
+                    f"Generation {generation} of the run command '{command.name}' was removed: "
+                    "history does not reach back that far any more."
+                )
+                raise Expired(text)
             if execution is None:
                 text = (
                     f"The run command '{command.name}' has no generation {generation}; "

@@ -95,6 +95,11 @@ class Output:
             tx.wake(output_topic(execution_id))
         return [(execution_id, stream, size) for (execution_id, stream), size in received.items()]
 
+    async def remove_files(self, execution_ids: Sequence[UUID]) -> None:
+        """Remove the files of executions whose output is gone from the database; absent ones are fine."""
+        paths = [self._path(execution_id, stream) for execution_id in execution_ids for stream in STREAMS]
+        await asyncio.to_thread(_remove, paths)
+
     async def size(self, execution: Execution, stream: str) -> int:
         """Return how many bytes of a stream are here."""
 
@@ -211,6 +216,11 @@ async def _is_out_of_reach(tx: Transaction, execution: Execution) -> bool:
 def _whole_size(execution: Execution, stream: str) -> int:
     outcome = execution.outcome
     return outcome.stdout_bytes if stream == "stdout" else outcome.stderr_bytes
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _open_durably(path: Path) -> int:

@@ -10,6 +10,7 @@ import structlog
 from enjoin.clock import Clock
 from enjoin.control.cancels import CANCELED, handed_over, order
 from enjoin.control.groups import Groups
+from enjoin.control.history import History
 from enjoin.control.sessions import Sessions
 from enjoin.control.settlement import finish_deletion, machine_topic, move
 from enjoin.errors import StoreUnavailable
@@ -35,18 +36,18 @@ _LEASE: Final = (
 class Sweeper:
     """Runs for the life of the server."""
 
-    def __init__(self, store: Store, clock: Clock, sessions: Sessions, groups: Groups) -> None:
+    def __init__(self, store: Store, clock: Clock, sessions: Sessions, groups: Groups, history: History) -> None:
         """Read and write through `store`."""
         self._store = store
         self._clock = clock
         self._sessions = sessions
-        self._groups = groups
         self._parts = (
             self._end_silent,
             partial(store.write, self._overdue),
             partial(store.write, self._leases),
             partial(store.write, self._deletions),
             groups.advance,
+            history.sweep,
             self._forget,
         )
 

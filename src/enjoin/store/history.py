@@ -15,7 +15,7 @@ class PastExecution:
     generation: int
     newest_generation: int  # of its run command
     ended_at: datetime | None  # None: not over
-    is_needed: bool  # the newest of its command, or what that one replaces, or something waits for its end
+    is_needed: bool  # the newest of its command, or what an undelivered one replaces, or its end is awaited
     stored_bytes: int  # of its output that are kept here
 
 

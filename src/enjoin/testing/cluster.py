@@ -21,18 +21,20 @@ from enjoin.control.commands import DELIVERY_DEADLINE, Commands
 from enjoin.control.directory import Directory
 from enjoin.control.enrolment import Enrolled, Enrolment
 from enjoin.control.groups import Groups
+from enjoin.control.history import History
 from enjoin.control.machines import Machines
 from enjoin.control.operations import Operations
 from enjoin.control.output import Output
 from enjoin.control.reports import Reports
 from enjoin.control.scale_sets import ScaleSets
-from enjoin.control.sessions import Sessions
+from enjoin.control.sessions import Session, Sessions
 from enjoin.control.sweeper import Sweeper
 from enjoin.model.address import Caller, CommandAddress, MachineAddress, Trace
 from enjoin.model.command import CommandRequest, CommandView, Parameter, Secret
 from enjoin.model.execution import Execution
 from enjoin.model.machine import HEARTBEAT, MachineKind
 from enjoin.model.operation import Operation
+from enjoin.model.retention import Retention
 from enjoin.protocol.codec import decode_to_agent, decode_to_server, encode
 from enjoin.protocol.enrolment import EnrolmentRequest, proof_content
 from enjoin.protocol.messages import MAX_CHUNK_BYTES, Ack, ToAgent
@@ -68,7 +70,13 @@ class ControlPlane:
 class Cluster:
     """A server and its machines. Nothing moves by itself: `exchange` carries messages, the clock is a ManualClock."""
 
-    def __init__(self, directory: Path, *, delivery_deadline: timedelta = DELIVERY_DEADLINE) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        delivery_deadline: timedelta = DELIVERY_DEADLINE,
+        retention: Retention | None = None,
+    ) -> None:
         """Keep everything below `directory`."""
         self.directory = directory
         self.clock = ManualClock()
@@ -76,7 +84,9 @@ class Cluster:
         self.installation: Installation
         self.plane: ControlPlane
         self.caller = Caller(principal_id=uuid4(), client_id="tester", name="tester")
+        self._opened: list[Session] = []  # and not closed
         self._delivery_deadline = delivery_deadline
+        self._retention = retention or Retention()
 
     async def __aenter__(self) -> Self:
         """Start the server."""
@@ -110,7 +120,7 @@ class Cluster:
             enrolment=Enrolment(store, clock, sessions, server_name=SERVER_NAME),
             directory=Directory(store, clock),
             groups=groups,
-            sweeper=Sweeper(store, clock, sessions, groups),
+            sweeper=Sweeper(store, clock, sessions, groups, History(store, clock, output, self._retention)),
             stopping=stopping,
         )
         await sessions.take_over(lease=2 * HEARTBEAT)
@@ -118,6 +128,7 @@ class Cluster:
     async def restart(self) -> None:
         """Kill the server and start another on the same database; no session is closed in an orderly way."""
         await self.plane.store.close()
+        self._opened.clear()
         for agent in self.agents.values():
             agent.session = None
         await self._start()
@@ -129,6 +140,9 @@ class Cluster:
             if agent.session is not None and not agent.is_silent:
                 agent.session.heard_at_s = self.clock.monotonic_s()
         await self.plane.sweeper.sweep()
+        for session in [session for session in self._opened if session.ended.is_set()]:
+            self._opened.remove(session)
+            await self.plane.sessions.close(session)  # as its channel does when it is told to end
 
     # --- machines -----------------------------------------------------------------------------------------------------
 
@@ -185,11 +199,13 @@ class Cluster:
         hello = agent.hello(nonce=nonce, server_name=SERVER_NAME)
         await self.plane.sessions.verify(hello, nonce=nonce, server_name=SERVER_NAME)
         agent.session = await self.plane.sessions.open(hello)
+        self._opened.append(agent.session)
 
     async def disconnect(self, agent: FakeAgent) -> None:
         """Cut the connection; both ends see it."""
         session, agent.session = agent.session, None
         if session is not None:
+            self._opened.remove(session)
             await self.plane.sessions.close(session)
 
     async def exchange(self, *agents: FakeAgent, acknowledge: bool = True, chunk_bytes: int = MAX_CHUNK_BYTES) -> None:

@@ -22,6 +22,7 @@ from enjoin.control.directory import Directory
 from enjoin.control.enrolment import Enrolment
 from enjoin.control.groups import Groups
 from enjoin.control.health import Health
+from enjoin.control.history import History
 from enjoin.control.identity import Identity
 from enjoin.control.machines import Machines
 from enjoin.control.metrics import MeteredStore
@@ -35,6 +36,7 @@ from enjoin.control.tokens import Tokens
 from enjoin.model.execution import Event
 from enjoin.model.identity import new_uuid7
 from enjoin.model.machine import Instance, Machine, MachineKind
+from enjoin.model.retention import Retention
 from enjoin.model.scale_set import ScaleSet
 from enjoin.protocol.messages import PROTOCOL_VERSION, Hello, OutputChunk, StatusReport
 from enjoin.store.base import Transaction
@@ -118,6 +120,7 @@ class Plane:
             scale_sets=ScaleSets(store, machines),
             operations=Operations(store, clock, stopping),
             output=output,
+            history=History(store, clock, output, Retention()),
             enrolment=Enrolment(store, clock, sessions, server_name="enjoin:test"),
             sessions=sessions,
             assignments=assignments,
