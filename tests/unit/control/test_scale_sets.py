@@ -1,7 +1,10 @@
 """Machines that join as instances of a scale set."""
 
+from collections.abc import Sequence
+
 import pytest
 
+from enjoin.control.scale_sets import ScaleSets
 from enjoin.errors import Conflict, InvalidField, NotFound
 from enjoin.model.address import ScaleSetAddress
 from enjoin.model.execution import ExecutionState
@@ -86,3 +89,22 @@ async def test_a_set_is_deleted_under_its_agents(cluster: Cluster) -> None:
     assert [agent.is_deleted for agent in (*agents, other)] == [True, True, False]
     with pytest.raises(NotFound):
         await cluster.plane.scale_sets.delete(set_address(cluster, "web"))
+
+
+async def test_one_more_joins_while_its_set_is_deleted(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An instance that joins when the others are gone already goes too: no machine is left in a set that is not there.
+    """
+    await cluster.enrol(FakeAgent("web/0"), kind=INSTANCE)
+    delete, late = ScaleSets.delete_instances, [FakeAgent("web/1")]
+
+    async def delete_then_join(self: ScaleSets, address: ScaleSetAddress, numbers: Sequence[int] | None) -> None:
+        await delete(self, address, numbers)
+        if late:
+            await cluster.enrol(late.pop(), kind=INSTANCE)
+
+    monkeypatch.setattr(ScaleSets, "delete_instances", delete_then_join)
+    await cluster.plane.scale_sets.delete(set_address(cluster, "web"))
+    for kind, name in ((INSTANCE, "web/1"), (MachineKind.VIRTUAL_MACHINE, "web_1")):
+        with pytest.raises(NotFound):
+            await cluster.plane.machines.get(cluster.machine_address(name, kind))
