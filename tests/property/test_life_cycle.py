@@ -21,7 +21,14 @@ from enjoin.testing import Cluster, FakeAgent, Snapshot
 
 T = TypeVar("T")
 S = ExecutionState
-NAMES = st.sampled_from(["one", "two"])
+TROUBLE = st.sampled_from(
+    [
+        *("server dies", "server dies", "agent dies", "agent dies", "agent dies", "machine reboots"),
+        *("machine is made anew", "disk is copied", "disk is copied", "disk is restored"),
+    ]
+)
+AWAY_S = st.sampled_from([0, 0, 1, 200, 5500])
+NAMES = st.sampled_from(["one", "one", "two"])
 
 
 class LifeCycle(RuleBasedStateMachine):
@@ -50,13 +57,14 @@ class LifeCycle(RuleBasedStateMachine):
 
     @initialize()
     def connected(self) -> None:
-        """Begin with a machine that is there."""
+        """Begin with a machine that is there, and runs a script."""
         self.run(self.cluster.connect(self.agent))
+        self.put("one", async_execution=False, treat_failure=False, settle=True)
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
-    @rule(name=NAMES, async_execution=st.booleans(), treat_failure=st.booleans())
-    def put(self, name: str, *, async_execution: bool, treat_failure: bool) -> None:
+    @rule(name=NAMES, async_execution=st.booleans(), treat_failure=st.booleans(), settle=st.booleans())
+    def put(self, name: str, *, async_execution: bool, treat_failure: bool, settle: bool) -> None:
         """Create or update."""
         script, request_id = uuid4().hex, str(uuid4())
         work = self.cluster.put(
@@ -73,6 +81,19 @@ class LifeCycle(RuleBasedStateMachine):
         self.executions[accepted.view.execution.id] = accepted.view.execution
         if not async_execution and not treat_failure:
             self.requests[name] = (script, request_id, accepted.operation.id)
+        if settle and self.agent.session is not None:
+            self.exchange(acknowledge=True, chunk_bytes=1000)
+
+    @precondition(lambda self: self.agent.session)
+    @rule(noticed=st.booleans(), away_s=AWAY_S, then=st.sampled_from(["", "cancel", "delete", "put"]))
+    def put_and_lose(self, *, noticed: bool, away_s: int, then: str) -> None:
+        """Update on a connection that breaks before the machine heard of it; go on before it is back."""
+        self.put("one", async_execution=False, treat_failure=False, settle=False)
+        self.break_connection(arrived=False, answered=False, noticed=noticed, away_s=away_s)
+        if then == "put":
+            self.put("one", async_execution=False, treat_failure=False, settle=False)
+        elif then:
+            self.end("one", is_deletion=then == "delete")
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
@@ -89,37 +110,31 @@ class LifeCycle(RuleBasedStateMachine):
             return  # deleted since
         assert accepted.operation.id == operation_id
 
-    @rule(name=NAMES)
-    def cancel(self, name: str) -> None:
-        """Cancel."""
+    @rule(name=NAMES, is_deletion=st.booleans())
+    def end(self, name: str, *, is_deletion: bool) -> None:
+        """Cancel or delete."""
+        if is_deletion:
+            operation = self.run(self.cluster.delete(f"m1/{name}"))
+            if operation is not None:
+                self.operations[operation.id] = operation
+            return
         try:
             self.run(self.cluster.cancel(f"m1/{name}"))
         except NotFound:
             assert not self.exists(name)
 
-    @rule(name=NAMES)
-    def delete(self, name: str) -> None:
-        """Delete."""
-        operation = self.run(self.cluster.delete(f"m1/{name}"))
-        if operation is not None:
-            self.operations[operation.id] = operation
-
     # --- the machine and the way to it --------------------------------------------------------------------------------
 
-    @rule()
-    def connect(self) -> None:
+    @rule(settle=st.booleans())
+    def connect(self, *, settle: bool) -> None:
         """Connect, perhaps while an earlier connection stands."""
         self.run(self.cluster.connect(self.agent))
+        if settle:
+            self.exchange(acknowledge=True, chunk_bytes=1000)
 
     @precondition(lambda self: self.agent.session)
-    @rule()
-    def disconnect(self) -> None:
-        """Close the connection; both ends know."""
-        self.run(self.cluster.disconnect(self.agent))
-
-    @precondition(lambda self: self.agent.session)
-    @rule(arrived=st.booleans(), answered=st.booleans(), noticed=st.booleans())
-    def break_connection(self, *, arrived: bool, answered: bool, noticed: bool) -> None:
+    @rule(arrived=st.booleans(), answered=st.booleans(), noticed=st.booleans(), away_s=AWAY_S)
+    def break_connection(self, *, arrived: bool, answered: bool, noticed: bool, away_s: int) -> None:
         """Lose the connection with whatever was on it, in one direction or both; the server sees it now or later."""
         session = self.agent.session
         assert session is not None
@@ -130,9 +145,12 @@ class LifeCycle(RuleBasedStateMachine):
                 self.agent.handle(message)
         if answered:
             self.run(self.cluster.plane.reports.apply(session, self.agent.take()))  # and its acknowledgement is lost
-        self.agent.session = None
         if noticed:
-            self.run(self.cluster.plane.sessions.close(session))
+            self.run(self.cluster.disconnect(self.agent))
+        else:
+            self.agent.session = None
+        if away_s:
+            self.time_passes(away_s)
 
     @precondition(lambda self: self.agent.session)
     @rule(acknowledge=st.booleans(), chunk_bytes=st.sampled_from([1, 7, 1000]))
@@ -144,32 +162,28 @@ class LifeCycle(RuleBasedStateMachine):
         assert seen == set(self.agent.running)
         assert not any(execution.state is S.PENDING for execution in self.executions.values())
 
-    @rule()
-    def restart_agent(self) -> None:
-        """Kill the agent; its scripts go on."""
-        self.agent.restart()
+    @rule(kind=TROUBLE)
+    def trouble(self, kind: str) -> None:
+        """A process dies, or a disk is replaced."""
+        match kind:
+            case "server dies":
+                self.run(self.cluster.restart())
+            case "agent dies":
+                self.agent.restart()
+            case "machine reboots":
+                self.agent.reboot()
+            case "machine is made anew":
+                self.agent.reinstall()
+                self.copy, self.sequences_may_fall = None, True
+            case "disk is copied":
+                self.copy, self.started_at_copy = self.agent.snapshot(), Counter(self.agent.started)
+            case _:
+                self.restore_disk()
 
-    @rule()
-    def reboot(self) -> None:
-        """Restart the machine."""
-        self.agent.reboot()
-
-    @rule()
-    def reinstall(self) -> None:
-        """Make the machine anew."""
-        self.agent.reinstall()
-        self.copy, self.sequences_may_fall = None, True
-
-    @rule()
-    def copy_disk(self) -> None:
-        """Make a copy of the machine's disk."""
-        self.copy, self.started_at_copy = self.agent.snapshot(), Counter(self.agent.started)
-
-    @precondition(lambda self: self.copy)
-    @rule()
     def restore_disk(self) -> None:
         """Put an old copy back."""
-        assert self.copy is not None
+        if self.copy is None:
+            return
         self.look()
         for key in self.agent.started - self.started_at_copy:
             if key in self.executions and self.executions[key].state is S.PENDING:
@@ -205,11 +219,6 @@ class LifeCycle(RuleBasedStateMachine):
                 assert operation.execution_id is not None
                 execution = self.executions[operation.execution_id]
                 assert execution.state is S.RUNNING or execution.deadline_at > now
-
-    @rule()
-    def restart_server(self) -> None:
-        """Kill the server and start another on the same database."""
-        self.run(self.cluster.restart())
 
     # --- what must hold -----------------------------------------------------------------------------------------------
 
@@ -298,4 +307,5 @@ class LifeCycle(RuleBasedStateMachine):
 
 
 TestLifeCycle = LifeCycle.TestCase
-TestLifeCycle.settings = settings(stateful_step_count=40)
+# One example is a whole history: fewer of them than of other properties.
+TestLifeCycle.settings = settings(stateful_step_count=40, max_examples=max(settings().max_examples // 5, 80))
