@@ -12,7 +12,8 @@ from enjoin.store.statements import Verbs
 _LAST: Final = "g"  # above every UUID
 _PAST: Final = """SELECT e.id, e.generation, COALESCE(c.generation, e.generation), e.ended_at,
 CASE WHEN e.is_open = 1 OR n.id = e.id OR (n.supersedes = e.id AND n.delivered_at IS NULL)
-OR c.provisioning_state = 'Deleting' OR EXISTS (SELECT 1 FROM cancel_orders o WHERE o.execution_id = e.id) THEN 1 ELSE 0 END,
+OR c.provisioning_state = 'Deleting'
+OR EXISTS (SELECT 1 FROM cancel_orders o WHERE o.execution_id = e.id) THEN 1 ELSE 0 END,
 COALESCE((SELECT SUM(r.received_bytes) FROM received_output r WHERE r.execution_id = e.id), 0)
 FROM executions e LEFT JOIN run_commands c ON c.incarnation_id = e.incarnation_id
 LEFT JOIN executions n ON n.id = c.execution_id
