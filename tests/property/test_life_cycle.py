@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from enjoin.control.commands import DELIVERY_DEADLINE
 from enjoin.errors import Conflict, NotFound
 from enjoin.model.execution import Execution, ExecutionState
+from enjoin.model.machine import LEASE
 from enjoin.model.operation import Awaits, Operation, OperationState
 from enjoin.testing import Cluster, FakeAgent, Snapshot
 
@@ -206,8 +207,11 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0, 1, 100, 181, 3000, 5401]))
     def time_passes(self, seconds: int) -> None:
         """Let time pass and the server do what is due."""
+        was_away = self.cluster.plane.sessions.count == 0
         self.run(self.cluster.sweep(timedelta(seconds=seconds)))
         self.look()
+        if was_away and seconds > LEASE.total_seconds():
+            assert not any(execution.state is S.RUNNING for execution in self.executions.values())
         now = self.cluster.clock.now()
         for operation in self.operations.values():
             if operation.state is not OperationState.IN_PROGRESS:
