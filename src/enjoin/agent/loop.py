@@ -16,7 +16,7 @@ from enjoin.agent.outbox import Outbox, now_s
 from enjoin.agent.policy import Policy
 from enjoin.agent.recovery import Interrupted, MayStart, OutcomeUnknown, Readopt, Report, recover
 from enjoin.agent.reporting import Reporter
-from enjoin.agent.run import GRACE_S, Run, describe_exit, describe_lost, left_something, prepare
+from enjoin.agent.run import GRACE_S, Run, clear_settled, describe_exit, describe_lost, left_something, prepare
 from enjoin.agent.script import AlreadyClaimed, CouldNotStart, Script
 from enjoin.agent.state import State
 from enjoin.agent.supervisor import Supervisor
@@ -69,14 +69,8 @@ class Loop:
                 run = Run(execution_id=execution_id, bundle=self._bundle(execution_id), assignment=entry.assignment)
                 self._runs[execution_id] = run
                 self._spawn(self._to_its_end(run, self._recover(run, entry)))
-        self._spawn(self._clear())
-
-    async def _clear(self) -> None:
-        """Remove what an agent left that died between letting go of an execution and removing its bundle."""
         settled = {str(key) for key, entry in self._journal.entries.items() if entry.settled}
-        for path in await asyncio.to_thread(lambda: list(self._state.directory.glob("bundles/*"))):
-            if path.name in settled and not left_something(bundle := Bundle(path)):
-                await asyncio.to_thread(bundle.remove)
+        self._spawn(asyncio.to_thread(clear_settled, self._state.directory, settled))
 
     async def close(self) -> None:
         """Stop deciding; scripts go on."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -135,3 +136,10 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+def clear_settled(directory: Path, settled: Collection[str]) -> None:
+    """Remove what an agent left that died between letting go of an execution and removing its bundle."""
+    for path in list(directory.glob("bundles/*")):
+        if path.name in settled and not left_something(bundle := Bundle(path)):
+            bundle.remove()

@@ -2,8 +2,8 @@
 
 import itertools
 import math
-from datetime import timedelta
 from collections.abc import Sequence
+from datetime import timedelta
 from uuid import UUID
 
 import pytest

@@ -88,7 +88,7 @@ def test_every_state_can_end() -> None:
 
 def test_what_is_kept() -> None:
     """
-    The start stays once heard of until the machine measured it, a message replaces unless there is none, an outcome replaces unless there is none.
+    The start stays once heard of until the machine measured it; a message and an outcome replace if there is one.
     """
     running = advance(EXECUTION, E.STARTED, at=NOON, message="running")
     assert (running.started_at, running.message) == (NOON, "running")
