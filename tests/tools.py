@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
+NODE_TOOLS: Final = REPOSITORY / ".tools/node"  # with the Azure SDK for JavaScript
 OWN_TOOLS: Final = (REPOSITORY / ".tools/az/bin", REPOSITORY / ".venv/bin")  # looked into before PATH
 
 
@@ -56,6 +57,10 @@ NEEDS: Final[Mapping[str, Need]] = {
     "az": _installed("az"),
     "curl": _installed("curl"),
     "git": _installed("git"),
+    "node": Need(
+        is_there=lambda: find_program("node") is not None and (NODE_TOOLS / "node_modules/@azure/arm-compute").is_dir(),
+        remedy="./dev test-all installs it with the Azure SDK for JavaScript",
+    ),
     "openssl": _installed("openssl"),
     "strace": _installed("strace"),
     "cgroup": Need(
