@@ -40,8 +40,9 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self.port = 0
-        self.connections = 0  # ever made
+        self.swallowed_bytes = 0
         self.lost_answers = 0
+        self._swallows = False
         self._to_lose = 0
         self._target = port
         self._loop = asyncio.new_event_loop()
@@ -68,8 +69,13 @@ class Proxy:
         """Drop every connection, in the middle of whatever passes, and take no new one."""
         self._do(self._cut())
 
+    def swallow(self) -> None:
+        """From now on keep what comes from both sides, as a line does that is about to break."""
+        self._swallows = True
+
     def mend(self) -> None:
         """Take connections again, on the same port."""
+        self._swallows = False
         self._do(self._listen())
 
     def lose_answers(self, count: int = 1) -> None:
@@ -98,14 +104,13 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._open.add(task)
-        self.connections += 1
         writers = [writer]
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
             writers.append(far_writer)
             ways = [
-                asyncio.ensure_future(_copy(reader, far_writer, lambda: False)),
-                asyncio.ensure_future(_copy(far_reader, writer, self._loses)),
+                asyncio.ensure_future(self._copy(reader, far_writer, lambda: False)),
+                asyncio.ensure_future(self._copy(far_reader, writer, self._loses)),
             ]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -127,11 +132,15 @@ class Proxy:
         self.lost_answers += 1
         return True
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, loses: Callable[[], bool]) -> None:
-    with suppress(OSError):
-        while data := await reader.read(_CHUNK_BYTES):
-            if loses():
-                return
-            writer.write(data)
-            await writer.drain()
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, loses: Callable[[], bool]
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(_CHUNK_BYTES):
+                if self._swallows:
+                    self.swallowed_bytes += len(data)
+                    continue
+                if loses():
+                    return
+                writer.write(data)
+                await writer.drain()
