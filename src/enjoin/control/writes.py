@@ -32,7 +32,7 @@ from enjoin.model.provisioning import ProvisioningState
 from enjoin.protocol.messages import Assignment
 from enjoin.store.base import Store, Transaction
 
-_TRIES: Final = 5
+_TRIES: Final = 20  # each round at least one of those who change it at the same time gets through
 Merge = Callable[[RunCommand], CommandRequest]  # what a PATCH makes of what is there
 
 

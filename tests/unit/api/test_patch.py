@@ -1,5 +1,6 @@
 """PATCH and the update that az does, through the routes."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -191,4 +192,17 @@ async def test_old_clients_know_nothing_of_treated_failures(plane: Plane) -> Non
         headers={"Authorization": f"Bearer {plane.token}"},
     )
     assert answer.json()["properties"]["treatFailureAsDeploymentFailure"] is True
+    assert await generation(plane) == 1
+
+
+async def test_patches_at_the_same_time(plane: Plane) -> None:
+    """
+    None of many that change different things at once undoes another.
+    """
+    await plane.machine()
+    await plane.put()
+    answers = await asyncio.gather(*(patch(plane, {"tags": {f"t{number}": "1"}}) for number in range(8)))
+    assert {answer.status_code for answer in answers} == {200}
+    shown = (await plane.ask("GET", plane.path("c1"))).json()
+    assert sorted(shown["tags"]) == [f"t{number}" for number in range(8)]
     assert await generation(plane) == 1
