@@ -186,6 +186,8 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stranger]:
         fleet.new_agent(server, "m1")
         client = Stranger(server)
         yield client
+        if client.wire is not None:
+            client.wire.close()
         assert "Traceback" not in server.logs()
 
 
