@@ -151,10 +151,16 @@ async def test_machine_that_cannot_tell(cluster: Cluster) -> None:
     A machine that confirms the end and does not know how a script ended is not asked for ever.
     """
     agent = await cluster.join()
-    execution = (await cluster.put("m1/c1")).view.execution
+    await cluster.put("m1/c1")
     await cluster.exchange()
     assert agent.session is not None
-    unknown = StatusReport(execution_id=execution.id, sequence=7, journal_sequence=9, event=Event.OUTCOME_UNKNOWN)
+    execution = (await cluster.show("m1/c1")).execution
+    unknown = StatusReport(
+        execution_id=execution.id,
+        sequence=execution.next_sequence,
+        journal_sequence=agent.journal_sequence,
+        event=Event.OUTCOME_UNKNOWN,
+    )
     await cluster.plane.reports.apply(agent.session, [unknown])
     operation = await delete(cluster)
     assert (await cluster.show("m1/c1")).execution.state is ExecutionState.UNKNOWN
