@@ -11,6 +11,7 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
+from enjoin.cli.connections import BoundedHTTP, BoundedWebSocket, cut_stalled, raise_descriptor_limit
 from enjoin.protocol.messages import MAX_FRAME_BYTES
 
 log = structlog.get_logger(__name__)
@@ -59,8 +60,8 @@ def configure(app: Starlette, *, certificate: str, key: str | None) -> uvicorn.C
     config = uvicorn.Config(
         app,
         loop="none",  # the caller's, uvloop's
-        http="httptools",
-        ws="websockets-sansio",
+        http=BoundedHTTP,
+        ws=BoundedWebSocket,
         ws_max_size=MAX_FRAME_BYTES,
         ws_ping_interval=None,  # heartbeats of ours do it, for less
         ws_per_message_deflate=False,
@@ -88,6 +89,7 @@ async def run_server(
     for_ever: Mapping[str, Coroutine[None, None, None]],
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until one of `for_ever` ends, which none should."""
+    raise_descriptor_limit()
     server = _Server(config, when_ready)
 
     def stop() -> None:
@@ -101,7 +103,8 @@ async def run_server(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    tasks = [asyncio.create_task(part, name=name) for name, part in for_ever.items()]
+    parts = {**for_ever, "connections": cut_stalled(server.server_state.connections)}
+    tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
     for task in tasks:
         task.add_done_callback(ended)
     try:
