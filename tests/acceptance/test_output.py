@@ -155,11 +155,11 @@ def test_each_generation_keeps_its_output(server: ControlPlane, machine: Agent, 
     An update does not take the output of the run before it; a run that prints nothing has none.
     """
     for script in ("echo one", "echo two; echo error >&2", "true"):
-        commands.put("again", script)
-        commands.ended("again")
-    said = [server.enjoin("logs", "--generation", str(n), machine.name, "again") for n in (1, 2, 3)]
+        commands.put("generations", script)
+        commands.ended("generations")
+    said = [server.enjoin("logs", "--generation", str(n), machine.name, "generations") for n in (1, 2, 3)]
     assert [(one.stdout, one.stderr) for one in said] == [(b"one\n", b""), (b"two\n", b"error\n"), (b"", b"")]
-    latest = server.enjoin("logs", machine.name, "again")
+    latest = server.enjoin("logs", machine.name, "generations")
     assert (latest.returncode, latest.stdout, latest.stderr) == (0, b"", b"")
 
 
