@@ -299,8 +299,10 @@ def test_server_dies_at_its_first_start(point: str, fleet: Fleet, crash: Callabl
     server = fleet.new_control_plane()
     assert server.launch(env=place.environment).wait() == KILLED
     server.start()
-    assert server.token()
-    server.stop()
+    with ARMClient(server) as client:
+        group = f"/subscriptions/{server.connection['subscription_id']}/resourceGroups/after"
+        assert client.request("PUT", group, body={"location": "local"}).status_code == 201
+    server.kill()
 
 
 @pytest.mark.parametrize("point", SERVER_ACCEPTING)
@@ -365,7 +367,7 @@ def test_server_dies_starting_again(
     crash: Callable[[str], CrashPoint],
 ) -> None:
     """
-    A control plane that dies while it starts again, over and over, finds its machine and the script that runs there,
+    A control plane that dies while it starts again finds its machine and the script that runs there,
     and its clients need no new secret.
     """
     _, server, _ = world
@@ -374,10 +376,9 @@ def test_server_dies_starting_again(
     witness.wait_running()
     server.kill()
     secret = server.connection["client_secret"]
-    for _ in range(2):
-        place = crash(point)
-        place.arm()
-        assert server.launch(env=place.environment).wait() == KILLED
+    place = crash(point)
+    place.arm()
+    assert server.launch(env=place.environment).wait() == KILLED
     witness.go()
     server.start()
     assert server.connection["client_secret"] == secret
