@@ -13,6 +13,7 @@ from enjoin.api import (
     health,
     later,
     machines,
+    openapi,
     operations,
     resource_lists,
     run_commands,
@@ -110,6 +111,7 @@ LINES: Final[tuple[Entry, ...]] = (  # what is asked most comes first
     guarded("DELETE", f"{PRINCIPALS}/{{principal}}", administration.delete_principal, "Enjoin/principals/delete"),
     guarded("POST", TOKENS, administration.create_enrolment_token, "Enjoin/enrolmentTokens/write"),
     public("POST", "/enjoin/v1/enrol", agents.enrol),
+    public("GET", "/enjoin/v1/openapi.json", openapi.get_description),
     public("GET", "/healthz", health.get_health),
     public("GET", "/readyz", health.get_readiness),
     public("GET", "/metrics", health.get_metrics),
@@ -131,5 +133,6 @@ def create_app(services: Services) -> Starlette:
     app.router.redirect_slashes = False
     app.router.default = nothing_there
     app.state.services = services
+    app.state.openapi = openapi.encode(TABLE)
     app.state.spellings = Spellings(services.machines)
     return app

@@ -272,6 +272,7 @@ async def test_every_route_is_guarded(plane: Plane) -> None:
         assert plain.status_code == (403 if entry.endpoint.permission else 200), entry
     assert public == {
         "/enjoin/v1/enrol",
+        "/enjoin/v1/openapi.json",
         "/healthz",
         "/metadata/endpoints",
         "/metrics",
